@@ -1,0 +1,62 @@
+"""etcd as a live Python dictionary.
+
+Importing this starts nothing and connects to nothing. It makes ``import etcd3`` work on today's protobuf.
+"""
+
+from link_kv._core import revived as _revived
+from link_kv.errors import (
+    AccessDenied,
+    Closed,
+    ConfigError,
+    Conflict,
+    DeadlineExceeded,
+    EncodeError,
+    KeyExists,
+    LeaseLost,
+    LinkKVError,
+    ListIndexError,
+    LocalEtcdError,
+    LockLost,
+    LockRefused,
+    NoSpace,
+    NotATree,
+    NotFound,
+    OutcomeUnknown,
+    PathError,
+    RemoteError,
+    RevisionError,
+    TooLarge,
+    Unavailable,
+)
+from link_kv.middleware import Entry, EtcdMiddleware
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccessDenied",
+    "Closed",
+    "ConfigError",
+    "Conflict",
+    "DeadlineExceeded",
+    "EncodeError",
+    "Entry",
+    "EtcdMiddleware",
+    "KeyExists",
+    "LeaseLost",
+    "LinkKVError",
+    "ListIndexError",
+    "LocalEtcdError",
+    "LockLost",
+    "LockRefused",
+    "NoSpace",
+    "NotATree",
+    "NotFound",
+    "OutcomeUnknown",
+    "PathError",
+    "RemoteError",
+    "RevisionError",
+    "TooLarge",
+    "Unavailable",
+]
+
+_revived.install()

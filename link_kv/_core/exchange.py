@@ -1,0 +1,147 @@
+"""One operation's conversation with etcd: its deadline, its namespace, its transactions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from link_kv._core.calls import LEASE_GRANT, LEASE_REVOKE, RANGE, TXN, Caller, Repeat
+from link_kv._core.requests import range_request, txn_request, varint
+from link_kv.errors import AccessDenied, ConfigError, NoSpace, TooLarge
+from link_kv.plan import Get, Operation, Plan, PutNew
+from link_kv.tree import Place, place
+
+LAYOUT = b"1"
+"""The version of the layout that this library reads and writes."""
+
+
+class Outcome(NamedTuple):
+    """What a transaction did."""
+
+    succeeded: bool
+    revision: int
+    response: Any
+
+    def answers(self) -> list[Any]:
+        """The answers to the operations, in order."""
+        return list(_flat(self.response.responses))
+
+    def found(self) -> list[Sequence[Any]]:
+        """The key-values for each Get, in order."""
+        return [answer.response_range.kvs for answer in _flat(self.response.responses)]
+
+
+def _flat(responses: Iterable[Any]) -> Iterator[Any]:
+    for answer in responses:
+        if answer.HasField("response_txn"):
+            yield from _flat(answer.response_txn.responses)
+        else:
+            yield answer
+
+
+class Namespace:
+    """A prefix on a cluster, and what is known of the layout there. Shared by all operations of a client."""
+
+    def __init__(self, caller: Caller, prefix: bytes) -> None:
+        self.caller = caller
+        self.prefix = prefix
+        self.checked = False
+        self.new_layout: tuple[Operation, ...] = ()
+        """What the next write adds, so that the layout's version is in etcd from the first write on."""
+
+    def place(self, path: str) -> Place:
+        return place(path, self.prefix)
+
+
+class Exchange:
+    """What an operation sends, within one deadline. Not shared between threads."""
+
+    __slots__ = ("deadline", "space")
+
+    def __init__(self, space: Namespace) -> None:
+        self.space = space
+        self.renew()
+
+    def renew(self) -> None:
+        """Start the deadline anew."""
+        self.deadline = time.monotonic() + self.space.caller.config.timeout
+
+    def place(self, path: str) -> Place:
+        return place(path, self.space.prefix)
+
+    async def range(self, get: Get, *, count_only: bool = False) -> Any:
+        if not self.space.checked:
+            await self._check_layout()
+        request = range_request(get, count_only=count_only)
+        return await self.space.caller.call(RANGE, request, Repeat.READ, self.deadline)
+
+    async def read(self, gets: Sequence[Get]) -> tuple[int, list[Sequence[Any]]]:
+        """The key-values of each Get, all at one revision, and that revision."""
+        if not self.space.checked:
+            await self._check_layout()
+        if len(gets) == 1:
+            answer = await self.range(gets[0])
+            return answer.header.revision, [answer.kvs]
+        try:
+            request = txn_request(Plan(operations=gets))
+            response = await self.space.caller.call(TXN, request, Repeat.READ, self.deadline)
+        except NoSpace:
+            # Before 3.5.2 a full server refuses every transaction, reads too.
+            return await self._read_singly(gets)
+        outcome = Outcome(True, response.header.revision, response)
+        return outcome.revision, outcome.found()
+
+    async def _read_singly(self, gets: Sequence[Get]) -> tuple[int, list[Sequence[Any]]]:
+        revision = 0
+        found = []
+        for get in gets:
+            answer = await self.range(get._replace(revision=get.revision or revision))
+            revision = revision or answer.header.revision
+            found.append(answer.kvs)
+        return revision, found
+
+    async def commit(self, plan: Plan, path: str) -> Outcome:
+        """Do a transaction that writes. ``path`` is for errors."""
+        space = self.space
+        if not space.checked:
+            await self._check_layout()
+        extra = space.new_layout
+        repeat = Repeat.GUARDED if plan.guarded else Repeat.ONCE
+        try:
+            response = await space.caller.call(TXN, txn_request(plan, extra), repeat, self.deadline)
+        except TooLarge as error:
+            raise TooLarge(f"{path}: {error}; nothing was written") from None
+        except AccessDenied as error:
+            if not extra:
+                raise AccessDenied(f"{path}: {error}") from None
+            # A role that may write its own keys and not the layout's.
+            space.new_layout = ()
+            return await self.commit(plan, path)
+        succeeded = bool(response.succeeded)
+        if extra and succeeded:
+            space.new_layout = ()
+        return Outcome(succeeded, response.header.revision, response)
+
+    async def _check_layout(self) -> None:
+        space = self.space
+        key = space.prefix + b"/.link/layout"
+        answer = await space.caller.call(RANGE, range_request(Get(key)), Repeat.READ, self.deadline)
+        if not answer.kvs:
+            space.new_layout = (PutNew(key, LAYOUT),)
+        elif answer.kvs[0].value != LAYOUT:
+            raise ConfigError(
+                f"{key.decode()}: the layout there has version {answer.kvs[0].value!r}, and this link_kv "
+                f"knows version {LAYOUT.decode()}: upgrade link_kv, or use another prefix"
+            )
+        space.checked = True
+
+    async def grant(self, ttl: float) -> int:
+        """A lease of at least ``ttl`` seconds."""
+        request = b"\x08" + varint(max(1, -int(-ttl // 1)))
+        answer = await self.space.caller.call(LEASE_GRANT, request, Repeat.GUARDED, self.deadline)
+        return int(answer.ID)
+
+    async def revoke(self, lease: int) -> None:
+        request = b"\x08" + varint(lease)
+        await self.space.caller.call(LEASE_REVOKE, request, Repeat.GUARDED, self.deadline)

@@ -1,0 +1,157 @@
+"""Plans as the bytes of etcd requests.
+
+Requests are joined from bytes rather than built as messages: a transaction of 10,000 puts takes a fifth of
+the time. Field numbers are those of etcd's ``rpc.proto``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from link_kv.plan import Compare, Delete, Get, Operation, Plan, Put, PutNew
+
+MAX_TXN_OPS = 128
+"""etcd's default for --max-txn-ops. A nested transaction may hold this many less those of its parents."""
+
+_TARGET = {"version": (b"\x10\x00", b"\x20"), "create": (b"\x10\x01", b"\x28"), "mod": (b"\x10\x02", b"\x30")}
+_RESULT = {"=": b"\x08\x00", ">": b"\x08\x01", "<": b"\x08\x02"}
+
+
+def varint(number: int) -> bytes:
+    if number < 0x80:
+        return _SMALL[number]
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+_SMALL = [bytes((number,)) for number in range(0x80)]
+
+
+def field(tag: bytes, data: bytes) -> bytes:
+    """A length-delimited field: bytes, text or a message."""
+    return tag + varint(len(data)) + data
+
+
+def range_request(get: Get, *, count_only: bool = False, serializable: bool = False) -> bytes:
+    key, end, limit, keys_only, revision = get
+    out = field(b"\x0a", key)
+    if end:
+        out += field(b"\x12", end)
+    if limit:
+        out += b"\x18" + varint(limit)
+    if revision:
+        out += b"\x20" + varint(revision)
+    if serializable:
+        out += b"\x38\x01"
+    if keys_only:
+        out += b"\x40\x01"
+    if count_only:
+        out += b"\x48\x01"
+    return out
+
+
+def put_request(put: Put) -> bytes:
+    key, value, lease = put
+    size, length = len(key), len(value)
+    out = b"".join(
+        (
+            b"\x0a",
+            _SMALL[size] if size < 0x80 else varint(size),
+            key,
+            b"\x12",
+            _SMALL[length] if length < 0x80 else varint(length),
+            value,
+        )
+    )
+    return out + b"\x18" + varint(lease) if lease else out
+
+
+def delete_request(delete: Delete) -> bytes:
+    key, end, previous = delete
+    out = field(b"\x0a", key)
+    if end:
+        out += field(b"\x12", end)
+    return out + b"\x18\x01" if previous else out
+
+
+def compare(compare: Compare) -> bytes:
+    key, target, op, value, end = compare
+    kind, tag = _TARGET[target]
+    out = _RESULT[op] + kind + field(b"\x1a", key) + tag + varint(value)
+    return out + field(b"\x82\x04", end) if end else out
+
+
+def operation(op: Operation) -> bytes:
+    """A RequestOp."""
+    if type(op) is Put:
+        return field(b"\x12", put_request(op))
+    if type(op) is Get:
+        return field(b"\x0a", range_request(op))
+    if type(op) is Delete:
+        return field(b"\x1a", delete_request(op))
+    assert type(op) is PutNew
+    guard = compare(Compare(op.key, "version", "=", 0))
+    return field(b"\x22", txn_bytes((guard,), [field(b"\x12", put_request(Put(op.key, op.value)))], ()))
+
+
+def txn_bytes(compares: Sequence[bytes], success: Sequence[bytes], failure: Sequence[bytes]) -> bytes:
+    parts: list[bytes] = []
+    for tag, messages in ((b"\x0a", compares), (b"\x12", success), (b"\x1a", failure)):
+        for message in messages:
+            parts += (tag, varint(len(message)), message)
+    return b"".join(parts)
+
+
+def txn_request(plan: Plan, extra: Sequence[Operation] = ()) -> bytes:
+    """A plan as one TxnRequest, its operations nested as deep as their number needs."""
+    compares = [compare(each) for each in plan.compares]
+    success = [operation(op) for op in plan.operations]
+    success += [operation(op) for op in extra]
+    failure = [operation(op) for op in plan.otherwise]
+    # A put that only creates is a transaction of its own, and needs a place left below.
+    limit = MAX_TXN_OPS - 1 if extra else MAX_TXN_OPS
+    return txn_bytes(compares, *_fit(success, failure, len(compares), limit))
+
+
+def _fit(
+    success: list[bytes], failure: list[bytes], compares: int, limit: int
+) -> tuple[list[bytes], list[bytes]]:
+    """Both branches as at most ``limit`` RequestOps that do the same in the same order.
+
+    etcd counts the longest of the three parts of a transaction, and grants what is left to those inside it.
+    """
+    count = max(len(success), len(failure))
+    if count <= limit:
+        return success, failure
+    levels = 2
+    while _capacity(limit, compares, levels) < count:
+        levels += 1
+        if levels > 8:
+            raise ValueError(f"{count} operations with {compares} compares do not fit one transaction")
+    width = _width(limit, compares, levels)
+    inner = limit - max(compares, width)
+    return _split(success, width, inner), _split(failure, width, inner)
+
+
+def _split(operations: list[bytes], width: int, inner: int) -> list[bytes]:
+    if len(operations) <= width:
+        return operations
+    size = -(-len(operations) // width)
+    parts = (operations[start : start + size] for start in range(0, len(operations), size))
+    return [field(b"\x22", txn_bytes((), _fit(part, [], 0, inner)[0], ())) for part in parts]
+
+
+def _width(limit: int, compares: int, levels: int) -> int:
+    """How many parts the operations make at the top of ``levels`` of transactions."""
+    return max(limit // levels, min(compares, limit - 1))
+
+
+def _capacity(limit: int, compares: int, levels: int) -> int:
+    if levels == 1:
+        return limit
+    width = _width(limit, compares, levels)
+    return width * _capacity(limit - max(compares, width), 0, levels - 1)

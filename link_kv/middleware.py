@@ -1,0 +1,248 @@
+"""`EtcdMiddleware`: etcd as a mutable mapping over leaf paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, MutableMapping
+from types import TracebackType
+from typing import Any
+
+from link_kv._core import operations
+from link_kv._core.calls import Caller, run
+from link_kv._core.config import Config, from_url, resolve
+from link_kv._core.exchange import Namespace
+from link_kv._core.operations import Entry
+from link_kv.errors import NotFound
+from link_kv.tree import prefix_bytes
+from link_kv.views import LeafMapping, Past, Raw, Tree, TreeList, view
+
+__all__ = ["Entry", "EtcdMiddleware", "Past", "Raw", "Tree", "TreeList"]
+
+_REQUIRED: Any = object()
+
+
+class EtcdMiddleware(LeafMapping, MutableMapping[str, Any]):
+    """etcd as a dictionary: ``client['/store/KEY'] = value`` writes a nested value as a tree of keys.
+
+    Args:
+        host, port: one server; ``localhost`` and 2379 when nothing is said anywhere.
+        endpoints: several servers of one cluster, ``['h1:2379', 'h2:2379']``; not together with ``host``.
+        prefix: the namespace: every path lies below it.
+        user, password: a login of etcd's. Over plaintext it is sent to loopback only, unless
+            ``insecure_password=True``.
+        ca_cert, cert_cert, cert_key: files that TLS uses; naming one asks for TLS.
+        timeout: seconds that one operation may take, failover and repetition included; 5 by default.
+        tls: True for TLS with the system's certificates.
+        expected_cluster_id: refuse any other cluster, before anything is sent to it.
+        srv_domain: find the servers through DNS (extra ``link_kv[srv]``).
+
+    What is left out comes from the environment, then from ``link/kv/middleware.conf``, then from the
+    defaults (``docs/reference/configuration.md``). Constructing connects to nothing.
+
+    Every operation is atomic: one transaction, one revision. It is sent again after a failure only when
+    that is safe; `OutcomeUnknown` tells of a write that may or may not have happened, `Unavailable` of one
+    that did not happen. After a disconnect the next operation connects again.
+
+    Thread-safe, and usable after ``fork``. Compares by identity.
+    """
+
+    def __init__(
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        endpoints: str | Iterable[str] | None = None,
+        prefix: str = "",
+        user: str | None = None,
+        password: str | None = None,
+        ca_cert: str | os.PathLike[str] | None = None,
+        cert_cert: str | os.PathLike[str] | None = None,
+        cert_key: str | os.PathLike[str] | None = None,
+        timeout: float | None = None,
+        tls: bool | None = None,
+        insecure_password: bool | None = None,
+        expected_cluster_id: int | str | None = None,
+        srv_domain: str | None = None,
+    ) -> None:
+        self._open(
+            resolve(
+                host,
+                port,
+                endpoints=endpoints if endpoints is None or isinstance(endpoints, str) else list(endpoints),
+                prefix=prefix or None,
+                user=user,
+                password=password,
+                ca_cert=ca_cert,
+                cert_cert=cert_cert,
+                cert_key=cert_key,
+                timeout=timeout,
+                tls=tls,
+                insecure_password=insecure_password,
+                expected_cluster_id=expected_cluster_id,
+                srv_domain=srv_domain,
+            )
+        )
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> EtcdMiddleware:
+        """A client from ``etcd://user:password@h1:2379,h2:2379/prefix?timeout=3``; ``etcds://`` is TLS.
+
+        ``options`` are keywords of the constructor for what the URL does not say. Raises `ConfigError`,
+        which never shows the password.
+        """
+        client = cls.__new__(cls)
+        client._open(from_url(url, **options))
+        return client
+
+    def _open(self, config: Config) -> None:
+        from link_kv._core.transport import BlockingWire
+
+        self._config = config
+        self._space = Namespace(Caller(config, BlockingWire(config)), prefix_bytes(config.prefix))
+
+    # Life
+
+    def close(self) -> None:
+        """Close the connections; calls after this raise `Closed`. May be called twice."""
+        self._space.caller.close()
+
+    def __enter__(self) -> EtcdMiddleware:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        config = self._config
+        where = config.srv_domain or ",".join(config.endpoints)
+        scheme = "etcds" if config.tls else "etcd"
+        user = f"{config.user}@" if config.user else ""
+        return f"<EtcdMiddleware {scheme}://{user}{where}{self.prefix}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "an EtcdMiddleware is a connection and cannot be pickled: pass its options, and make one there"
+        )
+
+    @property
+    def prefix(self) -> str:
+        """The namespace, ``''`` or ``/a/b``."""
+        return self._space.prefix.decode()
+
+    @property
+    def raw(self) -> Raw:
+        """The keys and values as etcd holds them, in bytes."""
+        return Raw(self._space)
+
+    @property
+    def etcd3(self) -> Any:
+        """An ``etcd3.Etcd3Client`` on the same cluster: members, status, snapshot, defragment, alarms.
+
+        It has a connection of its own, which its user closes. It follows none of this class's rules on
+        deadlines, repetition and tokens.
+        """
+        from link_kv._core.maintenance import etcd3_client
+
+        return run(etcd3_client(self._space.caller))
+
+    # The mapping
+
+    def __setitem__(self, path: str, value: Any) -> None:
+        run(operations.put(self._exchange(), path, value))
+
+    def __delitem__(self, path: str) -> None:
+        run(operations.delete(self._exchange(), path))
+
+    def pop(self, path: str, default: Any = _REQUIRED) -> Any:
+        """Delete a leaf or tree and return the value it had, atomically."""
+        try:
+            return run(operations.pop(self._exchange(), path))
+        except NotFound:
+            if default is _REQUIRED:
+                raise
+            return default
+
+    def popitem(self) -> tuple[str, Any]:
+        """Delete the first leaf and return its path and value; `NotFound` when there is none."""
+        return run(operations.popitem(self._exchange()))
+
+    def setdefault(self, path: str, default: Any = None) -> Any:
+        """The value at a path, written there first when nothing is; atomic."""
+        return run(operations.setdefault(self._exchange(), path, default))
+
+    def update(self, other: Any = (), /, **names: Any) -> None:
+        """Assign several paths in one transaction, with the effect of assigning them in order."""
+        run(operations.update(self._exchange(), _pairs(other, names)))
+
+    def __ior__(self, other: Any) -> EtcdMiddleware:
+        self.update(other)
+        return self
+
+    def clear(self, *, force: bool = False) -> None:
+        """Delete everything below the prefix, except what link_kv's own services and locks keep there.
+
+        Without a prefix that would be the whole etcd: then ``force=True`` is needed.
+        """
+        run(operations.clear(self._exchange(), force))
+
+    # Explicit verbs
+
+    def entry(self, path: str) -> Entry:
+        """A value with its revision, the revision it was created at, its version and its lease.
+
+        Of a tree: the newest revision, the oldest created, version and lease 0. Raises `NotFound`.
+        """
+        return run(operations.entry(self._exchange(), path))
+
+    def put(self, path: str, value: Any, *, revision: int | None = None, ttl: float | None = None) -> int:
+        """Assign a path, and return the revision of the write.
+
+        Args:
+            revision: write only if the leaf there is still at this revision; 0 means that nothing may be
+                there. Raises `Conflict` when it has moved, `TooLarge` for a tree.
+            ttl: seconds after which what was written goes; etcd may keep it a little longer. Refused below
+                a list.
+        """
+        return run(operations.put(self._exchange(), path, value, revision, ttl))
+
+    def create(self, path: str, value: Any, *, ttl: float | None = None) -> int:
+        """Write where nothing is, and return the revision. Raises `KeyExists`."""
+        return run(operations.create(self._exchange(), path, value, ttl))
+
+    def delete(self, path: str) -> int:
+        """Delete a leaf or a tree, and return the revision. Raises `NotFound`."""
+        return run(operations.delete(self._exchange(), path))
+
+    def append(self, path: str, item: Any) -> str:
+        """Add an item at the end of a list and return its path; where nothing is, the list is made."""
+        return run(operations.append(self._exchange(), path, item))
+
+    def snapshot(self, path: str = "/", *, revision: int | None = None) -> Any:
+        """The nested value at a path, all of one revision, now or in the past.
+
+        Raises `NotFound`, and `RevisionError` for a revision compacted away or still to come.
+        """
+        if revision is None:
+            return self[path]
+        return Past(self._space, revision)[path]
+
+    def at(self, revision: int) -> Past:
+        """The mapping as it was at a revision, read-only, until that is compacted away."""
+        return Past(self._space, revision)
+
+    def tree(self, path: str = "/") -> Tree | TreeList:
+        """The tree or list at a path as a live nested dict or list, which writes through."""
+        return view(self, path)
+
+
+def _pairs(other: Any, names: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What ``dict.update`` would take, in order."""
+    if isinstance(other, Mapping):
+        pairs = list(other.items())
+    elif hasattr(other, "keys"):
+        pairs = [(key, other[key]) for key in other.keys()]  # noqa: SIM118
+    else:
+        pairs = [(key, value) for key, value in other]
+    return pairs + list(names.items())
