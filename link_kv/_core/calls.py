@@ -46,7 +46,7 @@ def run(operation: Coroutine[Any, Any, T]) -> T:
 
 
 class Method(NamedTuple):
-    """A unary call of etcd's API, by service and name; the answer's message is ``<name>Response``."""
+    """A call of etcd's API, by service and name; the answer's message is ``<name>Response``."""
 
     service: str
     name: str
@@ -58,6 +58,8 @@ LEASE_GRANT = Method("Lease", "LeaseGrant")
 LEASE_REVOKE = Method("Lease", "LeaseRevoke")
 AUTHENTICATE = Method("Auth", "Authenticate")
 STATUS = Method("Maintenance", "Status")
+WATCH = Method("Watch", "Watch")
+KEEP_ALIVE = Method("Lease", "LeaseKeepAlive")
 
 
 class Repeat(enum.Enum):
@@ -80,6 +82,19 @@ class WireFailure(Exception):
         self.details = details
 
 
+class Stream(Protocol):
+    """A stream of requests and answers to one endpoint."""
+
+    async def send(self, request: bytes) -> None:
+        """Queue a request. Does not wait for its answer; a stream that has ended drops it."""
+
+    async def receive(self) -> Any:
+        """The next answer. Raises `WireFailure` when the stream has ended, by whichever side."""
+
+    def cancel(self) -> None:
+        """End the stream, from any thread: `receive` then raises. May be called twice."""
+
+
 class Wire(Protocol):
     """The door to the servers. Implementations: `link_kv._core.transport`."""
 
@@ -92,6 +107,9 @@ class Wire(Protocol):
         metadata: tuple[tuple[str, str], ...] | None,
     ) -> Any:
         """One call to one endpoint. Raises `WireFailure`."""
+
+    async def open(self, endpoint: str, method: Method, metadata: tuple[tuple[str, str], ...]) -> Stream:
+        """Start a stream to one endpoint. A dead one shows as a `WireFailure` in `Stream.receive`."""
 
     async def sleep(self, seconds: float) -> None: ...
 
@@ -192,6 +210,29 @@ class Caller:
         if self._metadata is None and self.config.user is not None:
             await self._authenticate(time.monotonic() + self.config.timeout)
         return self._metadata
+
+    async def open(self, method: Method) -> tuple[str, Stream]:
+        """Start a stream to the endpoint in use, and which that is.
+
+        The stream ends when its server loses the leader: without ``hasleader`` a member that is cut off
+        keeps a watch open in silence.
+        """
+        endpoint = await self.endpoint()
+        if self.closed:
+            raise Closed("the client was closed")
+        token = await self.metadata() or ()
+        return endpoint, await self.wire.open(endpoint, method, (*token, ("hasleader", "true")))
+
+    def avoid(self, endpoint: str) -> None:
+        """Go on with another endpoint, if this is still the one in use."""
+        endpoints = self._endpoints
+        if endpoints and endpoints[self._current % len(endpoints)] == endpoint:
+            self._current = (self._current + 1) % len(endpoints)
+
+    async def renew_token(self) -> None:
+        """Fetch a new token, for a stream whose old one was refused."""
+        if self.config.user is not None:
+            await self._authenticate(time.monotonic() + self.config.timeout)
 
     async def call(
         self,

@@ -10,7 +10,7 @@ from link_kv.errors import ConfigError
 
 async def etcd3_client(caller: Caller) -> Any:
     """An ``etcd3.Etcd3Client`` on the endpoint in use, with the token of ``caller``."""
-    import etcd3
+    import etcd3  # type: ignore[import-untyped]
 
     config = caller.config
     if config.tls and config.ca_cert is None:

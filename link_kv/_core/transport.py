@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import threading
 import time
 from typing import Any
 
 import grpc
 
-from link_kv._core.calls import Method, WireFailure
+from link_kv._core.calls import UNAVAILABLE, Method, WireFailure
 from link_kv._core.config import Config, lookup_srv
 from link_kv._core.revived import messages
 from link_kv.errors import Closed, ConfigError
@@ -83,15 +84,15 @@ class _Channels:
         self._stamp: tuple[tuple[int, int], ...] = ()
         self.closed = False
 
-    def stub(self, endpoint: str, method: Method) -> Any:
+    def stub(self, endpoint: str, method: Method, kind: str = "unary_unary") -> Any:
         if self._pid != os.getpid():
             self._forked()
         if self._config.tls and _stamp(self._config) != self._stamp:
             self._renew()
         found = self._stubs.get((endpoint, method))
-        return found if found is not None else self._make(endpoint, method)
+        return found if found is not None else self._make(endpoint, method, kind)
 
-    def _make(self, endpoint: str, method: Method) -> Any:
+    def _make(self, endpoint: str, method: Method, kind: str) -> Any:
         answer = getattr(messages(), method.name + "Response")
         with self._lock:
             if self.closed:
@@ -99,7 +100,7 @@ class _Channels:
             channel = self._channels.get(endpoint)
             if channel is None:
                 channel = self._channels[endpoint] = self._connect(endpoint)
-            stub = channel.unary_unary(
+            stub = getattr(channel, kind)(
                 f"/etcdserverpb.{method.service}/{method.name}",
                 response_deserializer=answer.FromString,
             )
@@ -134,6 +135,53 @@ class _Channels:
             return channels if self._pid == os.getpid() else []
 
 
+class _BlockingStream:
+    def __init__(self, stub: Any, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._call = stub(iter(self._requests.get, None), metadata=metadata)
+
+    async def send(self, request: bytes) -> None:
+        self._requests.put(request)
+
+    async def receive(self) -> Any:
+        try:
+            return next(self._call)
+        except grpc.RpcError as error:
+            raise _failure(error) from None
+        except StopIteration:
+            raise WireFailure(UNAVAILABLE, "the server ended the stream") from None
+        finally:
+            if not self._call.is_active():
+                self._requests.put(None)  # lets grpc's sending thread end
+
+    def cancel(self) -> None:
+        self._call.cancel()
+        self._requests.put(None)
+
+
+class _AsyncStream:
+    def __init__(self, stub: Any, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._call = stub(metadata=metadata)
+
+    async def send(self, request: bytes) -> None:
+        try:
+            await self._call.write(request)
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            return  # `receive` tells
+
+    async def receive(self) -> Any:
+        try:
+            answer = await self._call.read()
+        except grpc.RpcError as error:
+            raise _failure(error) from None
+        if answer is grpc.aio.EOF:  # type: ignore[attr-defined]
+            raise WireFailure(UNAVAILABLE, "the server ended the stream")
+        return answer
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
 class BlockingWire:
     """Calls that block their thread. Thread-safe."""
 
@@ -156,6 +204,11 @@ class BlockingWire:
         except ValueError as error:
             # grpc's word for a channel that another thread has closed.
             raise Closed(f"the client was closed: {error}") from None
+
+    async def open(
+        self, endpoint: str, method: Method, metadata: tuple[tuple[str, str], ...]
+    ) -> _BlockingStream:
+        return _BlockingStream(self._channels.stub(endpoint, method, "stream_stream"), metadata)
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -189,6 +242,11 @@ class AsyncWire:
             return await stub(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise _failure(error) from None
+
+    async def open(
+        self, endpoint: str, method: Method, metadata: tuple[tuple[str, str], ...]
+    ) -> _AsyncStream:
+        return _AsyncStream(self._channels.stub(endpoint, method, "stream_stream"), metadata)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
