@@ -1,0 +1,73 @@
+"""What the README and the pages show is run, page by page and from top to bottom, on a real etcd.
+
+`EtcdMiddleware()` and `link-kv` find that etcd, and a fresh prefix, in the environment. Which blocks are run,
+and how, is said in CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+import doctest
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sybil import Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
+
+from link_kv.local import LocalEtcd
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")])
+COMPARE = doctest.ELLIPSIS
+
+
+def run_session(example: Example) -> str | None:
+    """Run each `$ command` of a console block, and compare what it prints with the lines below it."""
+    before, *steps = re.split(r"^\$ ", example.parsed, flags=re.MULTILINE)
+    if before or not steps:
+        return "a console block starts with `$ ` and a command"
+    for step in steps:
+        command, _, expected = step.partition("\n")
+        done = subprocess.run(
+            ["bash", "-uo", "pipefail", "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            timeout=60,
+            check=False,
+        )
+        if not doctest.OutputChecker().check_output(expected, done.stdout, COMPARE):
+            return f"$ {command}\n--- expected\n{expected}--- got (exit {done.returncode})\n{done.stdout}"
+        if done.returncode and not expected:
+            return f"$ {command}\nexit {done.returncode}, with nothing printed"
+    return None
+
+
+EXAMPLES = Sybil(
+    [
+        SkipParser(),
+        PythonCodeBlockParser(doctest_optionflags=COMPARE),
+        CodeBlockParser("console", run_session),
+    ],
+    path=str(ROOT),
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_examples_of(page: Path, etcd: LocalEtcd, etcd_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINK_KV_ENDPOINTS", ",".join(etcd.endpoints))
+    monkeypatch.setenv("LINK_KV_PREFIX", etcd_prefix)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    for example in EXAMPLES.parse(page):
+        example.evaluate()
+
+
+def test_the_links_of_the_top_pages_lead_somewhere() -> None:
+    """Sphinx checks the links between the pages in docs/; these stand outside."""
+    for page in sorted(ROOT.glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
