@@ -127,6 +127,10 @@ class LocalEtcd:
         """Wait until the server's process has ended, at most `timeout` seconds; tell whether it has."""
         return self._started().exited.wait(timeout)
 
+    def outcome(self) -> str:
+        """How the last run ended, such as ``'by SIGKILL'``, with the reason when the server logged one."""
+        return self._started().outcome()
+
     def stop(self) -> None:
         """Stop the server, wait for its end, and remove a temporary data directory.
 
