@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import MutableMapping
 from types import TracebackType
 from typing import Any
 
 from link_kv._core import operations
-from link_kv._core.calls import Caller, run
-from link_kv._core.config import Config, from_url, resolve
-from link_kv._core.exchange import Namespace
+from link_kv._core.calls import Wire, run
+from link_kv._core.config import Config
+from link_kv._core.connection import Connection
 from link_kv._core.operations import Entry
 from link_kv.errors import NotFound
-from link_kv.tree import prefix_bytes
 from link_kv.views import LeafMapping, Past, Raw, Tree, TreeList, view
 
 __all__ = ["Entry", "EtcdMiddleware", "Past", "Raw", "Tree", "TreeList"]
@@ -21,7 +19,7 @@ __all__ = ["Entry", "EtcdMiddleware", "Past", "Raw", "Tree", "TreeList"]
 _REQUIRED: Any = object()
 
 
-class EtcdMiddleware(LeafMapping, MutableMapping[str, Any]):
+class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
     """etcd as a dictionary: ``client['/store/KEY'] = value`` writes a nested value as a tree of keys.
 
     Args:
@@ -46,65 +44,17 @@ class EtcdMiddleware(LeafMapping, MutableMapping[str, Any]):
     Thread-safe, and usable after ``fork``. Compares by identity.
     """
 
-    def __init__(
-        self,
-        host: str | None = None,
-        port: int | None = None,
-        *,
-        endpoints: str | Iterable[str] | None = None,
-        prefix: str = "",
-        user: str | None = None,
-        password: str | None = None,
-        ca_cert: str | os.PathLike[str] | None = None,
-        cert_cert: str | os.PathLike[str] | None = None,
-        cert_key: str | os.PathLike[str] | None = None,
-        timeout: float | None = None,
-        tls: bool | None = None,
-        insecure_password: bool | None = None,
-        expected_cluster_id: int | str | None = None,
-        srv_domain: str | None = None,
-    ) -> None:
-        self._open(
-            resolve(
-                host,
-                port,
-                endpoints=endpoints if endpoints is None or isinstance(endpoints, str) else list(endpoints),
-                prefix=prefix or None,
-                user=user,
-                password=password,
-                ca_cert=ca_cert,
-                cert_cert=cert_cert,
-                cert_key=cert_key,
-                timeout=timeout,
-                tls=tls,
-                insecure_password=insecure_password,
-                expected_cluster_id=expected_cluster_id,
-                srv_domain=srv_domain,
-            )
-        )
-
-    @classmethod
-    def from_url(cls, url: str, **options: Any) -> EtcdMiddleware:
-        """A client from ``etcd://user:password@h1:2379,h2:2379/prefix?timeout=3``; ``etcds://`` is TLS.
-
-        ``options`` are keywords of the constructor for what the URL does not say. Raises `ConfigError`,
-        which never shows the password.
-        """
-        client = cls.__new__(cls)
-        client._open(from_url(url, **options))
-        return client
-
-    def _open(self, config: Config) -> None:
+    @staticmethod
+    def _wire(config: Config) -> Wire:
         from link_kv._core.transport import BlockingWire
 
-        self._config = config
-        self._space = Namespace(Caller(config, BlockingWire(config)), prefix_bytes(config.prefix))
+        return BlockingWire(config)
 
     # Life
 
     def close(self) -> None:
         """Close the connections; calls after this raise `Closed`. May be called twice."""
-        self._space.caller.close()
+        run(self._space.caller.close())
 
     def __enter__(self) -> EtcdMiddleware:
         return self
@@ -113,23 +63,6 @@ class EtcdMiddleware(LeafMapping, MutableMapping[str, Any]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        config = self._config
-        where = config.srv_domain or ",".join(config.endpoints)
-        scheme = "etcds" if config.tls else "etcd"
-        user = f"{config.user}@" if config.user else ""
-        return f"<EtcdMiddleware {scheme}://{user}{where}{self.prefix}>"
-
-    def __reduce__(self) -> Any:
-        raise TypeError(
-            "an EtcdMiddleware is a connection and cannot be pickled: pass its options, and make one there"
-        )
-
-    @property
-    def prefix(self) -> str:
-        """The namespace, ``''`` or ``/a/b``."""
-        return self._space.prefix.decode()
 
     @property
     def raw(self) -> Raw:
@@ -174,7 +107,7 @@ class EtcdMiddleware(LeafMapping, MutableMapping[str, Any]):
 
     def update(self, other: Any = (), /, **names: Any) -> None:
         """Assign several paths in one transaction, with the effect of assigning them in order."""
-        run(operations.update(self._exchange(), _pairs(other, names)))
+        run(operations.update(self._exchange(), operations.pairs(other, names)))
 
     def __ior__(self, other: Any) -> EtcdMiddleware:
         self.update(other)
@@ -235,14 +168,3 @@ class EtcdMiddleware(LeafMapping, MutableMapping[str, Any]):
     def tree(self, path: str = "/") -> Tree | TreeList:
         """The tree or list at a path as a live nested dict or list, which writes through."""
         return view(self, path)
-
-
-def _pairs(other: Any, names: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What ``dict.update`` would take, in order."""
-    if isinstance(other, Mapping):
-        pairs = list(other.items())
-    elif hasattr(other, "keys"):
-        pairs = [(key, other[key]) for key in other.keys()]  # noqa: SIM118
-    else:
-        pairs = [(key, value) for key, value in other]
-    return pairs + list(names.items())

@@ -17,7 +17,7 @@ from link_kv._core import operations
 from link_kv._core.calls import run
 from link_kv._core.exchange import Exchange, Namespace
 from link_kv._core.iterate import drive
-from link_kv.errors import NotATree, NotFound, RevisionError
+from link_kv.errors import NotATree, NotFound
 from link_kv.tree import MISSING, decode_name, encode_name, segments_of
 
 if TYPE_CHECKING:
@@ -102,10 +102,8 @@ class Past(LeafMapping):
     """
 
     def __init__(self, space: Namespace, revision: int) -> None:
-        if not isinstance(revision, int) or isinstance(revision, bool) or revision < 1:
-            raise RevisionError(f"revision {revision!r}: a revision is a whole number from 1 on")
         self._space = space
-        self._revision = revision
+        self._revision = operations.past_revision(revision)
 
     @property
     def revision(self) -> int:
@@ -343,8 +341,7 @@ class Raw(MutableMapping[bytes, bytes]):
 
     def __init__(self, space: Namespace) -> None:
         self._space = space
-        prefix = space.prefix
-        self._range = (prefix + b"/", prefix + b"0") if prefix else (b"\0", b"\0")
+        self._range = operations.raw_range(space)
 
     def __getitem__(self, key: bytes) -> bytes:
         found = run(operations.raw_get(Exchange(self._space), key))

@@ -116,7 +116,7 @@ class Wire(Protocol):
     async def lookup(self, config: Config) -> tuple[str, ...]:
         """The endpoints that a configuration names."""
 
-    def close(self) -> None: ...
+    async def close(self) -> None: ...
 
 
 class Meaning(enum.Enum):
@@ -190,9 +190,9 @@ class Caller:
         self._metadata: tuple[tuple[str, str], ...] | None = None
         self._verified: set[str] = set()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self.closed = True
-        self.wire.close()
+        await self.wire.close()
 
     async def endpoints(self) -> tuple[str, ...]:
         """The endpoints, looked up where a DNS domain was configured."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -52,6 +54,11 @@ class Namespace:
 
     def place(self, path: str) -> Place:
         return place(path, self.prefix)
+
+
+def new_lease_id() -> int:
+    """An id for a lease, chosen here so that a lease whose grant was not answered can still be revoked."""
+    return secrets.randbits(62) + 1
 
 
 class Exchange:
@@ -136,11 +143,11 @@ class Exchange:
             )
         space.checked = True
 
-    async def grant(self, ttl: float) -> int:
-        """A lease of at least ``ttl`` seconds."""
-        request = b"\x08" + varint(max(1, -int(-ttl // 1)))
+    async def grant(self, lease: int, ttl: float) -> int:
+        """Make a lease of at least ``ttl`` seconds; the seconds that etcd granted."""
+        request = b"\x08" + varint(max(1, math.ceil(ttl))) + b"\x10" + varint(lease)
         answer = await self.space.caller.call(LEASE_GRANT, request, Repeat.GUARDED, self.deadline)
-        return int(answer.ID)
+        return int(answer.TTL)
 
     async def revoke(self, lease: int) -> None:
         request = b"\x08" + varint(lease)

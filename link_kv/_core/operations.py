@@ -9,11 +9,11 @@ import contextlib
 import enum
 import math
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from link_kv import plan as plans
-from link_kv._core.exchange import Exchange, Outcome
+from link_kv._core.exchange import Exchange, Namespace, Outcome, new_lease_id
 from link_kv._core.fold import fold
 from link_kv.codec import decode, encode
 from link_kv.errors import (
@@ -24,10 +24,10 @@ from link_kv.errors import (
     LinkKVError,
     NotATree,
     NotFound,
+    OutcomeUnknown,
     PathError,
     RevisionError,
     TooLarge,
-    Unavailable,
 )
 from link_kv.plan import Delete, Get, Guard, Operation, Plan, Put
 from link_kv.tree import (
@@ -247,11 +247,13 @@ async def put(
     lay = layer(value, at)
     if ttl is None:
         return await _put(ex, at, lay, revision, 0)
-    lease = await ex.grant(ttl)
+    lease = new_lease_id()
     try:
+        await ex.grant(lease, ttl)
         return await _put(ex, at, lay, revision, lease)
-    except LinkKVError as error:
-        if not isinstance(error, Unavailable):
+    except BaseException as error:
+        # Also when cancelled: nobody is told of the lease, so nobody would end it.
+        if not isinstance(error, OutcomeUnknown):
             with contextlib.suppress(LinkKVError):  # it expires by itself
                 await ex.revoke(lease)
         raise
@@ -522,9 +524,20 @@ async def _in_list(ex: Exchange, at: Place) -> bool:
 # Many at once, and at the end of a list
 
 
-async def update(ex: Exchange, pairs: Sequence[tuple[str, Any]]) -> int:
+def pairs(other: Any, names: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What ``dict.update`` would take, in order."""
+    if isinstance(other, Mapping):
+        given = list(other.items())
+    elif hasattr(other, "keys"):
+        given = [(key, other[key]) for key in other.keys()]  # noqa: SIM118
+    else:
+        given = [(key, value) for key, value in other]
+    return given + list(names.items())
+
+
+async def update(ex: Exchange, assignments: Sequence[tuple[str, Any]]) -> int:
     """Write the pairs as one transaction, as a dict would take them in order; the revision, 0 for none."""
-    writes = [(at, layer(value, at)) for at, value in fold(pairs, ex.place)]
+    writes = [(at, layer(value, at)) for at, value in fold(assignments, ex.place)]
     if not writes:
         return 0
     places = [at for at, _ in writes]
@@ -659,6 +672,12 @@ async def revision_now(ex: Exchange) -> int:
 # What views need
 
 
+def past_revision(revision: object) -> int:
+    if not isinstance(revision, int) or isinstance(revision, bool) or revision < 1:
+        raise RevisionError(f"revision {revision!r}: a revision is a whole number from 1 on")
+    return revision
+
+
 class Kind(enum.Enum):
     LEAF = "leaf"
     DICT = "dict"
@@ -754,6 +773,12 @@ def _raw(key: object, what: str = "key") -> bytes:
     if not key and what == "key":
         raise PathError("b'': etcd has no empty key")
     return key
+
+
+def raw_range(space: Namespace) -> tuple[bytes, bytes]:
+    """Every key below the prefix; all there are where there is no prefix."""
+    prefix = space.prefix
+    return (prefix + b"/", prefix + b"0") if prefix else (b"\0", b"\0")
 
 
 async def raw_get(ex: Exchange, key: bytes) -> bytes | None:

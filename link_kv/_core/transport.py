@@ -88,7 +88,7 @@ class _Channels:
         if self._pid != os.getpid():
             self._forked()
         if self._config.tls and _stamp(self._config) != self._stamp:
-            self._renew()
+            self.forget()
         found = self._stubs.get((endpoint, method))
         return found if found is not None else self._make(endpoint, method, kind)
 
@@ -116,16 +116,13 @@ class _Channels:
 
     def _forked(self) -> None:
         # The parent's channels are of no use here, and closing them would disturb the parent's connection.
-        with self._lock:
-            if self._pid != os.getpid():
-                self._channels, self._stubs = {}, {}
-                self._pid = os.getpid()
+        self.forget()
+        self._pid = os.getpid()
 
-    def _renew(self) -> None:
+    def forget(self) -> None:
+        """Make new channels from now on; calls under way keep the old ones until they are done."""
         with self._lock:
-            old, self._channels, self._stubs = self._channels, {}, {}
-            self._stamp = _stamp(self._config)
-        del old  # calls under way keep their channel until they are done
+            self._channels, self._stubs = {}, {}
 
     def take(self) -> list[Any]:
         """Hand over the channels, to be closed."""
@@ -216,7 +213,7 @@ class BlockingWire:
     async def lookup(self, config: Config) -> tuple[str, ...]:
         return _lookup(config)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         for channel in self._channels.take():
             channel.close()
 
@@ -228,6 +225,15 @@ class AsyncWire:
         import grpc.aio
 
         self._channels = _Channels(config, grpc.aio)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _stub(self, endpoint: str, method: Method, kind: str = "unary_unary") -> Any:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            # A channel belongs to the loop that it was made in.
+            self._channels.forget()
+            self._loop = loop
+        return self._channels.stub(endpoint, method, kind)
 
     async def send(
         self,
@@ -237,7 +243,7 @@ class AsyncWire:
         timeout: float,
         metadata: tuple[tuple[str, str], ...] | None,
     ) -> Any:
-        stub = self._channels.stub(endpoint, method)
+        stub = self._stub(endpoint, method)
         try:
             return await stub(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
@@ -246,7 +252,7 @@ class AsyncWire:
     async def open(
         self, endpoint: str, method: Method, metadata: tuple[tuple[str, str], ...]
     ) -> _AsyncStream:
-        return _AsyncStream(self._channels.stub(endpoint, method, "stream_stream"), metadata)
+        return _AsyncStream(self._stub(endpoint, method, "stream_stream"), metadata)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -256,12 +262,8 @@ class AsyncWire:
             return config.endpoints
         return await asyncio.to_thread(_lookup, config)
 
-    def close(self) -> None:
-        """Forget the channels; `aclose` closes them."""
-        self._closing = self._channels.take()
-
-    async def aclose(self) -> None:
-        for channel in self._closing:
+    async def close(self) -> None:
+        for channel in self._channels.take():
             await channel.close()
 
 
