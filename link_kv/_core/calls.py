@@ -50,6 +50,7 @@ class Method(NamedTuple):
 
     service: str
     name: str
+    streams: bool = False
 
 
 RANGE = Method("KV", "Range")
@@ -58,8 +59,8 @@ LEASE_GRANT = Method("Lease", "LeaseGrant")
 LEASE_REVOKE = Method("Lease", "LeaseRevoke")
 AUTHENTICATE = Method("Auth", "Authenticate")
 STATUS = Method("Maintenance", "Status")
-WATCH = Method("Watch", "Watch")
-KEEP_ALIVE = Method("Lease", "LeaseKeepAlive")
+WATCH = Method("Watch", "Watch", True)
+KEEP_ALIVE = Method("Lease", "LeaseKeepAlive", True)
 
 
 class Repeat(enum.Enum):
@@ -106,9 +107,15 @@ class Wire(Protocol):
         timeout: float,
         metadata: tuple[tuple[str, str], ...] | None,
     ) -> Any:
-        """One call to one endpoint. Raises `WireFailure`."""
+        """One call to one endpoint; of a stream, its first answer. Raises `WireFailure`."""
 
-    async def open(self, endpoint: str, method: Method, metadata: tuple[tuple[str, str], ...]) -> Stream:
+    async def open(
+        self,
+        endpoint: str,
+        method: Method,
+        metadata: tuple[tuple[str, str], ...],
+        timeout: float | None = None,
+    ) -> Stream:
         """Start a stream to one endpoint. A dead one shows as a `WireFailure` in `Stream.receive`."""
 
     async def sleep(self, seconds: float) -> None: ...
@@ -211,8 +218,8 @@ class Caller:
             await self._authenticate(time.monotonic() + self.config.timeout)
         return self._metadata
 
-    async def open(self, method: Method) -> tuple[str, Stream]:
-        """Start a stream to the endpoint in use, and which that is.
+    async def open(self, method: Method, timeout: float | None = None) -> tuple[str, Stream]:
+        """Start a stream to the endpoint in use, ended after ``timeout`` seconds, and which that is.
 
         The stream ends when its server loses the leader: without ``hasleader`` a member that is cut off
         keeps a watch open in silence.
@@ -221,7 +228,7 @@ class Caller:
         if self.closed:
             raise Closed("the client was closed")
         token = await self.metadata() or ()
-        return endpoint, await self.wire.open(endpoint, method, (*token, ("hasleader", "true")))
+        return endpoint, await self.wire.open(endpoint, method, (*token, ("hasleader", "true")), timeout)
 
     def avoid(self, endpoint: str) -> None:
         """Go on with another endpoint, if this is still the one in use."""

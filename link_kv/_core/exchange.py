@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from link_kv._core.calls import LEASE_GRANT, LEASE_REVOKE, RANGE, TXN, Caller, Repeat
 from link_kv._core.requests import range_request, txn_request, varint
-from link_kv.errors import AccessDenied, ConfigError, NoSpace, TooLarge
-from link_kv.plan import Get, Operation, Plan, PutNew
+from link_kv.errors import AccessDenied, ConfigError, LockLost, NoSpace, TooLarge
+from link_kv.plan import Compare, Get, Operation, Plan, PutNew
 from link_kv.tree import Place, place
 
 LAYOUT = b"1"
@@ -42,12 +42,23 @@ def _flat(responses: Iterable[Any]) -> Iterator[Any]:
             yield answer
 
 
+class Fence(NamedTuple):
+    """What every write of a namespace compares: a lock's key, still as it was when the lock was taken."""
+
+    key: bytes
+    created: int
+    check: Callable[[], None]
+    """Raises `LockLost` when it is known here already."""
+    lost: str
+
+
 class Namespace:
     """A prefix on a cluster, and what is known of the layout there. Shared by all operations of a client."""
 
-    def __init__(self, caller: Caller, prefix: bytes) -> None:
+    def __init__(self, caller: Caller, prefix: bytes, fence: Fence | None = None) -> None:
         self.caller = caller
         self.prefix = prefix
+        self.fence = fence
         self.checked = False
         self.new_layout: tuple[Operation, ...] = ()
         """What the next write adds, so that the layout's version is in etcd from the first write on."""
@@ -114,6 +125,13 @@ class Exchange:
         if not space.checked:
             await self._check_layout()
         extra = space.new_layout
+        fence = space.fence
+        if fence is not None:
+            fence.check()
+            compare = Compare(fence.key, "create", "=", fence.created)
+            plan = plan._replace(
+                compares=(compare, *plan.compares), otherwise=(*plan.otherwise, Get(fence.key))
+            )
         repeat = Repeat.GUARDED if plan.guarded else Repeat.ONCE
         try:
             response = await space.caller.call(TXN, txn_request(plan, extra), repeat, self.deadline)
@@ -126,6 +144,10 @@ class Exchange:
             space.new_layout = ()
             return await self.commit(plan, path)
         succeeded = bool(response.succeeded)
+        if fence is not None and not succeeded:
+            found = Outcome(False, 0, response).found()[-1]
+            if not found or found[0].create_revision != fence.created:
+                raise LockLost(f"{path}: {fence.lost}; nothing was written")
         if extra and succeeded:
             space.new_layout = ()
         return Outcome(succeeded, response.header.revision, response)

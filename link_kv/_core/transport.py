@@ -84,15 +84,15 @@ class _Channels:
         self._stamp: tuple[tuple[int, int], ...] = ()
         self.closed = False
 
-    def stub(self, endpoint: str, method: Method, kind: str = "unary_unary") -> Any:
+    def stub(self, endpoint: str, method: Method) -> Any:
         if self._pid != os.getpid():
             self._forked()
         if self._config.tls and _stamp(self._config) != self._stamp:
             self.forget()
         found = self._stubs.get((endpoint, method))
-        return found if found is not None else self._make(endpoint, method, kind)
+        return found if found is not None else self._make(endpoint, method)
 
-    def _make(self, endpoint: str, method: Method, kind: str) -> Any:
+    def _make(self, endpoint: str, method: Method) -> Any:
         answer = getattr(messages(), method.name + "Response")
         with self._lock:
             if self.closed:
@@ -100,7 +100,8 @@ class _Channels:
             channel = self._channels.get(endpoint)
             if channel is None:
                 channel = self._channels[endpoint] = self._connect(endpoint)
-            stub = getattr(channel, kind)(
+            kind = channel.stream_stream if method.streams else channel.unary_unary
+            stub = kind(
                 f"/etcdserverpb.{method.service}/{method.name}",
                 response_deserializer=answer.FromString,
             )
@@ -133,9 +134,9 @@ class _Channels:
 
 
 class _BlockingStream:
-    def __init__(self, stub: Any, metadata: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, stub: Any, metadata: tuple[tuple[str, str], ...], timeout: float | None) -> None:
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._call = stub(iter(self._requests.get, None), metadata=metadata)
+        self._call = stub(iter(self._requests.get, None), metadata=metadata, timeout=timeout)
 
     async def send(self, request: bytes) -> None:
         self._requests.put(request)
@@ -157,8 +158,8 @@ class _BlockingStream:
 
 
 class _AsyncStream:
-    def __init__(self, stub: Any, metadata: tuple[tuple[str, str], ...]) -> None:
-        self._call = stub(metadata=metadata)
+    def __init__(self, stub: Any, metadata: tuple[tuple[str, str], ...], timeout: float | None) -> None:
+        self._call = stub(metadata=metadata, timeout=timeout)
 
     async def send(self, request: bytes) -> None:
         try:
@@ -195,17 +196,28 @@ class BlockingWire:
     ) -> Any:
         stub = self._channels.stub(endpoint, method)
         try:
-            return stub(request, timeout=timeout, metadata=metadata)
+            if not method.streams:
+                return stub(request, timeout=timeout, metadata=metadata)
+            call = stub(iter((request,)), timeout=timeout, metadata=metadata)
+            answer = next(call)
+            call.cancel()
+            return answer
         except grpc.RpcError as error:
             raise _failure(error) from None
+        except StopIteration:
+            raise WireFailure(UNAVAILABLE, "the server ended the stream") from None
         except ValueError as error:
             # grpc's word for a channel that another thread has closed.
             raise Closed(f"the client was closed: {error}") from None
 
     async def open(
-        self, endpoint: str, method: Method, metadata: tuple[tuple[str, str], ...]
+        self,
+        endpoint: str,
+        method: Method,
+        metadata: tuple[tuple[str, str], ...],
+        timeout: float | None = None,
     ) -> _BlockingStream:
-        return _BlockingStream(self._channels.stub(endpoint, method, "stream_stream"), metadata)
+        return _BlockingStream(self._channels.stub(endpoint, method), metadata, timeout)
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -227,13 +239,13 @@ class AsyncWire:
         self._channels = _Channels(config, grpc.aio)
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def _stub(self, endpoint: str, method: Method, kind: str = "unary_unary") -> Any:
+    def _stub(self, endpoint: str, method: Method) -> Any:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             # A channel belongs to the loop that it was made in.
             self._channels.forget()
             self._loop = loop
-        return self._channels.stub(endpoint, method, kind)
+        return self._channels.stub(endpoint, method)
 
     async def send(
         self,
@@ -245,14 +257,25 @@ class AsyncWire:
     ) -> Any:
         stub = self._stub(endpoint, method)
         try:
-            return await stub(request, timeout=timeout, metadata=metadata)
+            if not method.streams:
+                return await stub(request, timeout=timeout, metadata=metadata)
+            call = stub(iter((request,)), timeout=timeout, metadata=metadata)
+            answer = await call.read()
+            call.cancel()
+            if answer is grpc.aio.EOF:  # type: ignore[attr-defined]
+                raise WireFailure(UNAVAILABLE, "the server ended the stream")
+            return answer
         except grpc.RpcError as error:
             raise _failure(error) from None
 
     async def open(
-        self, endpoint: str, method: Method, metadata: tuple[tuple[str, str], ...]
+        self,
+        endpoint: str,
+        method: Method,
+        metadata: tuple[tuple[str, str], ...],
+        timeout: float | None = None,
     ) -> _AsyncStream:
-        return _AsyncStream(self._stub(endpoint, method, "stream_stream"), metadata)
+        return _AsyncStream(self._stub(endpoint, method), metadata, timeout)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
