@@ -1,8 +1,10 @@
 """etcd as a live Python dictionary.
 
-Importing this starts nothing and connects to nothing. It makes ``import etcd3`` work on today's protobuf.
+Importing this starts nothing and connects to nothing. It makes ``import etcd3`` work on today's protobuf, and
+``import b3j0f.conf`` on today's Python.
 """
 
+from link_kv._core import b3j0f_revived as _b3j0f_revived
 from link_kv._core import revived as _revived
 from link_kv.errors import (
     AccessDenied,
@@ -60,3 +62,4 @@ __all__ = [
 ]
 
 _revived.install()
+_b3j0f_revived.install()
