@@ -31,6 +31,7 @@ from link_kv.errors import (
     Unavailable,
 )
 from link_kv.middleware import Entry, EtcdMiddleware
+from link_kv.sessions import Lock, Session
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ __all__ = [
     "LinkKVError",
     "ListIndexError",
     "LocalEtcdError",
+    "Lock",
     "LockLost",
     "LockRefused",
     "NoSpace",
@@ -57,6 +59,7 @@ __all__ = [
     "PathError",
     "RemoteError",
     "RevisionError",
+    "Session",
     "TooLarge",
     "Unavailable",
 ]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from link_kv._core import operations
+from link_kv._core import locks, operations, stm
 from link_kv._core.calls import Wire
 from link_kv._core.config import Config
 from link_kv._core.connection import Connection
 from link_kv._core.exchange import Exchange, Namespace
+from link_kv._core.leases import Lease
 from link_kv._core.operations import Entry
-from link_kv.errors import NotFound
+from link_kv.errors import LockLost, LockRefused, NotFound
 from link_kv.tree import MISSING
 
-__all__ = ["Entry", "EtcdMiddleware", "Past", "Raw"]
+__all__ = ["Entry", "EtcdMiddleware", "Lock", "Past", "Raw", "Session", "Transaction"]
+
+T = TypeVar("T")
 
 _REQUIRED: Any = object()
 
@@ -164,9 +169,197 @@ class EtcdMiddleware(Connection, _Reader):
         number = 0 if revision is None else operations.past_revision(revision)
         return await operations.get(self._exchange(), path, number)
 
+    async def transaction(self, function: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run ``await function(t)`` as one transaction. See `link_kv.EtcdMiddleware.transaction`."""
+        return await stm.transact(self._space, lambda core: function(Transaction(core)))
+
     def at(self, revision: int) -> Past:
         """The mapping as it was at a revision, read-only."""
         return Past(self._space, revision)
+
+
+class Session:
+    """A lease, kept alive by one task. The twin of `link_kv.sessions.Session`.
+
+    ``async with Session(client) as session:`` grants and ends it; or `open` and `close`.
+    """
+
+    def __init__(self, client: EtcdMiddleware, ttl: float = 10, *, renew: bool = False) -> None:
+        self._client = client
+        self._lease = Lease(client._space, ttl)
+        self._renew = renew
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.lost = asyncio.Event()
+        """Set when the lease must be taken as lost; cleared when it was renewed."""
+
+    async def open(self) -> None:
+        """Get the lease, and keep it alive from now on."""
+        await self._lease.grant()
+        self._task = asyncio.create_task(self._lease.keep(self._pause, self._renew, self.lost))
+
+    async def _pause(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._stop.wait(), seconds)
+        except (TimeoutError, asyncio.TimeoutError):
+            return False
+        return True
+
+    @property
+    def lease(self) -> int:
+        """The lease's id, another one after a renewal; 0 when closed."""
+        return self._lease.id
+
+    @property
+    def ttl(self) -> int:
+        """The seconds that etcd granted."""
+        return self._lease.ttl
+
+    @property
+    def alive(self) -> bool:
+        """Whether the lease is certainly still there, and this process is its own."""
+        return self._lease.alive
+
+    def check(self) -> None:
+        """Raise `LeaseLost` unless the lease is certainly still there."""
+        self._lease.check()
+
+    async def put(self, path: str, value: Any) -> int:
+        """Write a value that goes with the session, and return the revision."""
+        at = self._client._space.place(path)
+        return await self._lease.put(at, operations.layer(value, at))
+
+    async def delete(self, path: str) -> int:
+        """Delete what was put under the session, and return the revision. Raises `NotFound`."""
+        self._lease.unregister(self._client._space.place(path))
+        return await self._client.delete(path)
+
+    async def close(self) -> None:
+        """End the lease, and every key under it. May be called twice."""
+        self._stop.set()
+        if self._task is not None:
+            self._task.cancel()
+        await self._lease.revoke()
+        self.lost.set()
+
+    async def __aenter__(self) -> Session:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<Session {self._lease.id:x} {'alive' if self.alive else 'lost'}, ttl {self._lease.ttl} s>"
+
+
+class Lock:
+    """A lock that any program may ask for by name, fair and fenced. The twin of `link_kv.sessions.Lock`."""
+
+    def __init__(self, client: EtcdMiddleware, name: str, *, shared: bool = False, ttl: float = 10) -> None:
+        locks.directory(client._space, name)
+        self._client = client
+        self.name = name
+        self.shared = shared
+        self._ttl = ttl
+        self._session: Session | None = None
+        self._claim: locks.Claim | None = None
+
+    async def acquire(self, timeout: float | None = None) -> bool:
+        """Wait for the lock, for ``timeout`` seconds at most; whether it was got. 0 asks once."""
+        if self._claim is not None:
+            raise LockRefused(f"lock {self.name}: is held by this very object")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        session = Session(self._client, self._ttl)
+        got = False
+        try:
+            await session.open()
+            claim = locks.Claim(self._client._space, self.name, self.shared, session._lease)
+            await claim.enter()
+            got = await claim.wait(deadline)
+        finally:
+            if not got:
+                await session.close()
+        if got:
+            self._session, self._claim = session, claim
+        return got
+
+    async def release(self) -> None:
+        """Give the lock up. Raises `LockLost` when it was lost before; it is given up all the same."""
+        session, claim = self._session, self._claim
+        if session is None or claim is None:
+            raise LockRefused(f"lock {self.name}: is not held")
+        self._session = self._claim = None
+        held = session.alive
+        await session.close()
+        if not held:
+            raise LockLost(f"lock {self.name}: was lost before it was released")
+
+    async def __aenter__(self) -> Lock:
+        await self.acquire()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.release()
+        except LockLost:
+            if error is None:
+                raise
+
+    def _held(self) -> locks.Claim:
+        if self._claim is None:
+            raise LockLost(f"lock {self.name}: is not held")
+        return self._claim
+
+    @property
+    def held(self) -> bool:
+        """Whether the lock is certainly still held."""
+        return self._session is not None and self._session.alive
+
+    @property
+    def token(self) -> int:
+        """A number that grows from holder to holder, and that none shares: etcd's create revision."""
+        return self._held().token
+
+    @property
+    def client(self) -> EtcdMiddleware:
+        """A client whose every write compares the token, and raises `LockLost` when the lock is gone."""
+        return self._client._fenced(self._held().fence())
+
+
+class Transaction:
+    """What a function given to `EtcdMiddleware.transaction` reads and writes.
+
+    Reads are awaited, of one revision, and show what the function itself has written. Nothing is written
+    before the function returns.
+    """
+
+    def __init__(self, core: stm.Transaction) -> None:
+        self._core = core
+
+    async def __getitem__(self, path: str) -> Any:
+        """``await t[path]``. Raises `NotFound`."""
+        value = await self._core.read(path)
+        if value is MISSING:
+            raise operations.missing(path)
+        return value
+
+    async def get(self, path: str, default: Any = None) -> Any:
+        value = await self._core.read(path)
+        return default if value is MISSING else value
+
+    async def contains(self, path: str) -> bool:
+        return await self._core.contains(path)
+
+    def __setitem__(self, path: str, value: Any) -> None:
+        self._core.write(path, value)
+
+    async def delete(self, path: str) -> None:
+        await self._core.delete(path)
 
 
 class Raw:

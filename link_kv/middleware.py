@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from link_kv._core import operations
 from link_kv._core.calls import Wire, run
@@ -12,9 +12,12 @@ from link_kv._core.config import Config
 from link_kv._core.connection import Connection
 from link_kv._core.operations import Entry
 from link_kv.errors import NotFound
+from link_kv.sessions import Transaction, transact
 from link_kv.views import LeafMapping, Past, Raw, Tree, TreeList, view
 
 __all__ = ["Entry", "EtcdMiddleware", "Past", "Raw", "Tree", "TreeList"]
+
+T = TypeVar("T")
 
 _REQUIRED: Any = object()
 
@@ -164,6 +167,15 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
     def at(self, revision: int) -> Past:
         """The mapping as it was at a revision, read-only, until that is compacted away."""
         return Past(self._space, revision)
+
+    def transaction(self, function: Callable[[Transaction], T]) -> T:
+        """Run ``function(t)``, which reads and writes ``t[path]``, as one transaction; its result.
+
+        All reads are of one revision, and the writes happen together, only if what was read still stands.
+        Else the function runs again, so it should do nothing else that lasts. Raises `TooLarge` when it reads
+        more than 96 leaves, `Conflict` when it lost a thousand races.
+        """
+        return transact(self, function)
 
     def tree(self, path: str = "/") -> Tree | TreeList:
         """The tree or list at a path as a live nested dict or list, which writes through."""

@@ -165,7 +165,12 @@ def _with_predecessors(indices: Iterable[int]) -> list[int]:
     return sorted(wanted | {index - 1 for index in wanted if index > 1})
 
 
-def resolve(places: Sequence[Place], answers: Sequence[Sequence[Any]], revision: int) -> Guard | None:
+def resolve(
+    places: Sequence[Place],
+    answers: Sequence[Sequence[Any]],
+    revision: int,
+    room: int = MAX_COMPARES,
+) -> Guard | None:
     """The guard that fits what was found above ``places``.
 
     ``answers`` are the key-values for each of `guard_reads`, read at ``revision``. None when the items of a
@@ -203,7 +208,7 @@ def resolve(places: Sequence[Place], answers: Sequence[Sequence[Any]], revision:
             if not read_items:
                 return None
             compares += _list_guard(above, step.indices, found)
-    if len(compares) > MAX_COMPARES:
+    if len(compares) > room:
         compares = _fence(steps, revision)
     return Guard(tuple(compares), tuple(operations), tuple(lists))
 

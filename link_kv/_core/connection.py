@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from link_kv._core.calls import Caller, Wire
 from link_kv._core.config import Config, from_url, resolve
-from link_kv._core.exchange import Exchange, Namespace
+from link_kv._core.exchange import Exchange, Fence, Namespace
 from link_kv.tree import prefix_bytes
+
+C = TypeVar("C", bound="Connection")
 
 
 class Connection(ABC):
@@ -63,8 +65,13 @@ class Connection(ABC):
         ``options`` are keywords of the constructor for what the URL does not say. Raises `ConfigError`,
         which never shows the password.
         """
+        return cls._of(from_url(url, **options))
+
+    @classmethod
+    def _of(cls, config: Config) -> Any:
+        """A client with these options, whatever the environment and the files say."""
         client = cls.__new__(cls)
-        client._configure(from_url(url, **options))
+        client._configure(config)
         return client
 
     def _configure(self, config: Config) -> None:
@@ -79,6 +86,13 @@ class Connection(ABC):
 
     def _exchange(self) -> Exchange:
         return Exchange(self._space)
+
+    def _fenced(self: C, fence: Fence) -> C:
+        """A twin on the same connection whose writes compare ``fence``."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._space = Namespace(self._space.caller, self._space.prefix, fence)
+        return twin
 
     @property
     def prefix(self) -> str:

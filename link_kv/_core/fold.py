@@ -1,47 +1,105 @@
-"""Many assignments as few: what a dict would hold after taking them in order."""
+"""Assignments and deletions in order, as what they amount to: disjoint writes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from link_kv.errors import ListIndexError, NotATree, PathError
-from link_kv.tree import Place, decode_name, encode_name, is_index
+from link_kv.errors import ListIndexError, NotATree, NotFound, PathError
+from link_kv.tree import MISSING, Place, decode_name, encode_name, is_index
 
 
-class _Node:
-    __slots__ = ("at", "below", "value")
+class Overlay:
+    """Writes to places none of which is above another. A value of `MISSING` is a deletion."""
+
+    class _Node:
+        __slots__ = ("at", "below", "value")
+
+        def __init__(self) -> None:
+            self.at: Place | None = None
+            self.value: Any = None
+            self.below: dict[str, Overlay._Node] = {}
 
     def __init__(self) -> None:
-        self.at: Place | None = None
-        self.value: Any = None
-        self.below: dict[str, _Node] = {}
+        self._root = Overlay._Node()
+
+    def assign(self, at: Place, value: Any) -> None:
+        """Take one more assignment, as a dict would.
+
+        Raises `NotATree` below a leaf assigned before, `ListIndexError` beyond the end of a list.
+        """
+        node = self._root
+        for depth, segment in enumerate(at.segments):
+            if node.at is not None:
+                node.value = _set(node.value, at, depth, value)
+                return
+            node = node.below.setdefault(segment, Overlay._Node())
+        node.at, node.value, node.below = at, value, {}
+
+    def remove(self, at: Place) -> bool:
+        """Take a deletion inside what was assigned before; False when nothing assigned holds the place.
+
+        Raises `NotFound` when the place is not in what was assigned.
+        """
+        node = self._root
+        for depth, segment in enumerate(at.segments):
+            if node.at is not None:
+                rest = take_from(node.value, at, depth)
+                node.value = MISSING if rest == {} and isinstance(rest, dict) else rest
+                return True
+            if segment not in node.below:
+                return False
+            node = node.below[segment]
+        if node.at is not None and node.value is MISSING:
+            raise NotFound(f"{at.path}: nothing is there")
+        return False
+
+    def known(self, at: Place) -> tuple[bool, Any]:
+        """Whether the value at a place follows from what was assigned alone, and that value."""
+        node = self._root
+        for depth, segment in enumerate(at.segments):
+            if node.at is not None:
+                return True, value_in(node.value, at.segments[depth:])
+            if segment not in node.below:
+                return False, MISSING
+            node = node.below[segment]
+        return (True, node.value) if node.at is not None else (False, MISSING)
+
+    def over(self, value: Any, at: Place) -> Any:
+        """The value at a place, given what lies under the assignments; the value itself stays as it was."""
+        node = self._root
+        for segment in at.segments:
+            if segment not in node.below:
+                return value
+            node = node.below[segment]
+        found: list[tuple[Place, Any]] = []
+        _collect(node, found)
+        for place, assigned in found:
+            if assigned is MISSING:
+                value = take_from(value, place, len(at.segments), missing_is_fine=True)
+                value = MISSING if value == {} and isinstance(value, dict) and at.segments else value
+            else:
+                value = _set(value, place, len(at.segments), assigned)
+        return value
+
+    def writes(self) -> list[tuple[Place, Any]]:
+        found: list[tuple[Place, Any]] = []
+        _collect(self._root, found)
+        return found
 
 
 def fold(pairs: Iterable[tuple[str, Any]], place: Callable[[str], Place]) -> list[tuple[Place, Any]]:
-    """Assignments to places none of which is above another, with the same effect as ``pairs`` in order.
-
-    Raises `NotATree` for a write below a leaf written before, `ListIndexError` for one beyond a list's end.
-    """
-    root = _Node()
+    """Assignments to places none of which is above another, with the same effect as ``pairs`` in order."""
+    overlay = Overlay()
     for path, value in pairs:
         at = place(path)
         if not at.segments:
             raise PathError("/: the root cannot be assigned; name a path below it")
-        node = root
-        for depth, segment in enumerate(at.segments):
-            if node.at is not None:
-                node.value = _set(node.value, at, depth, value)
-                break
-            node = node.below.setdefault(segment, _Node())
-        else:
-            node.at, node.value, node.below = at, value, {}
-    found: list[tuple[Place, Any]] = []
-    _collect(root, found)
-    return found
+        overlay.assign(at, value)
+    return overlay.writes()
 
 
-def _collect(node: _Node, found: list[tuple[Place, Any]]) -> None:
+def _collect(node: Overlay._Node, found: list[tuple[Place, Any]]) -> None:
     if node.at is not None:
         found.append((node.at, node.value))
     for below in node.below.values():
@@ -54,11 +112,13 @@ def _set(container: Any, at: Place, depth: int, value: Any) -> Any:
         return value
     segment = at.segments[depth]
     above = "/" + "/".join(at.segments[:depth])
+    if container is MISSING:
+        container = {}
     if isinstance(container, dict):
         name = decode_name(segment)
         if encode_name(name) != segment:
             raise PathError(f"{at.path}: {segment!r} is not how a dict key is written; assign it on its own")
-        return {**container, name: _set(container.get(name, {}), at, depth + 1, value)}
+        return {**container, name: _set(container.get(name, MISSING), at, depth + 1, value)}
     if isinstance(container, (list, tuple)):
         items = list(container)
         number = int(segment) if is_index(segment) else 0
@@ -67,7 +127,46 @@ def _set(container: Any, at: Place, depth: int, value: Any) -> Any:
                 f"{at.path}: the list {above} has {len(items)} items; the next is {len(items) + 1}"
             )
         if number > len(items):
-            items.append({})
+            items.append(MISSING)
         items[number - 1] = _set(items[number - 1], at, depth + 1, value)
         return items
     raise NotATree(f"{above}: holds a value, so nothing can be written below it")
+
+
+def value_in(container: Any, segments: Iterable[str]) -> Any:
+    """What stands in a nested value, `MISSING` where nothing does."""
+    for segment in segments:
+        if isinstance(container, dict):
+            container = container.get(decode_name(segment), MISSING)
+        elif isinstance(container, (list, tuple)) and is_index(segment) and int(segment) <= len(container):
+            container = container[int(segment) - 1]
+        else:
+            return MISSING
+    return container
+
+
+def take_from(container: Any, at: Place, depth: int, *, missing_is_fine: bool = False) -> Any:
+    """``container``, which stands ``depth`` segments down the path, without the path: a copy.
+
+    A dict that loses its last key goes with it, but stays, empty, as the item of a list.
+    """
+    segment = at.segments[depth]
+    last = depth + 1 == len(at.segments)
+    found = value_in(container, (segment,))
+    if found is MISSING:
+        if missing_is_fine:
+            return container
+        raise NotFound(f"{at.path}: nothing is there")
+    rest = MISSING if last else take_from(found, at, depth + 1, missing_is_fine=missing_is_fine)
+    if isinstance(container, dict):
+        emptied = isinstance(rest, dict) and not rest and found != {}
+        if rest is MISSING or emptied:
+            name = decode_name(segment)
+            return {key: value for key, value in container.items() if key != name}
+        return {**container, decode_name(segment): rest}
+    items = list(container)
+    if rest is MISSING:
+        del items[int(segment) - 1]
+    else:
+        items[int(segment) - 1] = rest
+    return items

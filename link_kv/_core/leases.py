@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from link_kv._core.calls import KEEP_ALIVE, Repeat
 from link_kv._core.exchange import Exchange, Namespace, new_lease_id
+from link_kv._core.operations import Layer, write
 from link_kv._core.requests import varint
 from link_kv.errors import ConfigError, LeaseLost, LinkKVError, Unavailable
-from link_kv.plan import Plan, Put
+from link_kv.tree import Place
+
+log = logging.getLogger("link_kv.sessions")
 
 Pause = Callable[[float], Awaitable[bool]]
 """Waits for some seconds, or until the keeper is told to stop: then True."""
+
+
+class Flag(Protocol):
+    """A `threading.Event` or an `asyncio.Event`."""
+
+    def set(self) -> None: ...
+    def clear(self) -> None: ...
+
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -35,7 +48,7 @@ class Lease:
         self.id = 0
         self.ttl = 0
         """The seconds that etcd granted, often more than was asked for."""
-        self.registered: dict[bytes, bytes] = {}
+        self._registered: dict[bytes, tuple[Place, Layer]] = {}
         self._expires = 0.0
         self._lost = False
         self._pid = os.getpid()
@@ -57,9 +70,8 @@ class Lease:
         lease, sent = new_lease_id(), now()
         try:
             granted = await Exchange(self.space).grant(lease, self.wanted)
-            if self.registered:
-                puts = [Put(key, value, lease) for key, value in self.registered.items()]
-                await Exchange(self.space).commit(Plan((), puts), "session")
+            for at, lay in list(self._registered.values()):
+                await write(Exchange(self.space), at, lay, None, lease)
         except BaseException:
             with contextlib.suppress(LinkKVError):  # it expires by itself
                 await Exchange(self.space).revoke(lease)
@@ -77,24 +89,44 @@ class Lease:
             raise LeaseLost("etcd no longer knows the session's lease")
         self._expires = sent + answer.TTL
 
-    async def keep(self, pause: Pause) -> bool:
-        """Keep the lease alive until told to stop, or until it is lost: then True."""
+    async def put(self, at: Place, lay: Layer) -> int:
+        """Write a value that goes with the lease; after a renewal it is written again."""
+        self.check()
+        self._registered[at.key] = at, lay
+        try:
+            return await write(Exchange(self.space), at, lay, None, self.id)
+        except BaseException:
+            self._registered.pop(at.key, None)
+            raise
+
+    def unregister(self, at: Place) -> None:
+        """Do not write again what stands at or below a place."""
+        for key in [key for key in self._registered if key == at.key or key.startswith(at.marker)]:
+            self._registered.pop(key, None)
+
+    async def keep(self, pause: Pause, renew: bool, lost: Flag) -> None:
+        """Keep the lease alive until told to stop; ``lost`` is set while it must be taken as lost."""
         wait = self.ttl / 3
         while not await pause(wait):
-            if not self.alive:
-                return True
             try:
-                await self.keep_alive()
+                if self.alive:
+                    await self.keep_alive()
+                elif renew:
+                    await self.grant()
+                    log.warning("a session's lease was lost, and another was granted")
+                    lost.clear()
                 wait = self.ttl / 3
-            except LeaseLost:
-                return True
-            except Unavailable:
+            except (LeaseLost, Unavailable) as error:
+                log.warning("a session's lease could not be kept alive: %s", error)
                 wait = min(1.0, self.ttl / 10)
-        return False
-
-    def forget(self) -> None:
-        """Take the lease as lost from now on."""
-        self._lost = True
+            if not self.alive:
+                self._lost = True
+                lost.set()
+                if not renew:
+                    return
+                wait = min(1.0, self.ttl / 10)
+            # The deadline must not pass while nobody looks.
+            wait = max(0.0, min(wait, self._expires - now()))
 
     async def revoke(self) -> None:
         """End the lease, with every key under it. What etcd no longer knows, or cannot be told, expires."""

@@ -246,11 +246,11 @@ async def put(
         raise RevisionError(f"{at.path}: revision={revision!r}: a revision is a whole number, 0 for create")
     lay = layer(value, at)
     if ttl is None:
-        return await _put(ex, at, lay, revision, 0)
+        return await write(ex, at, lay, revision, 0)
     lease = new_lease_id()
     try:
         await ex.grant(lease, ttl)
-        return await _put(ex, at, lay, revision, lease)
+        return await write(ex, at, lay, revision, lease)
     except BaseException as error:
         # Also when cancelled: nobody is told of the lease, so nobody would end it.
         if not isinstance(error, OutcomeUnknown):
@@ -259,7 +259,8 @@ async def put(
         raise
 
 
-async def _put(ex: Exchange, at: Place, lay: Layer, revision: int | None, lease: int) -> int:
+async def write(ex: Exchange, at: Place, lay: Layer, revision: int | None, lease: int) -> int:
+    """Replace what is at a place, under a lease unless it is 0."""
     if revision == 0:
         written, existing = await _create(ex, at, lay, lease)
         if existing is not MISSING:
@@ -541,9 +542,9 @@ async def update(ex: Exchange, assignments: Sequence[tuple[str, Any]]) -> int:
     if not writes:
         return 0
     places = [at for at, _ in writes]
-    unread = [op for at, lay in writes for op in _unread(at, lay)]
-    if len(writes) <= _UPDATE_UNREAD and len(unread) <= plans.MAX_COMPARES:
-        return await _update_unread(ex, places, unread)
+    blind = [op for at, lay in writes for op in unread(at, lay)]
+    if len(writes) <= _UPDATE_UNREAD and len(blind) <= plans.MAX_COMPARES:
+        return await _update_unread(ex, places, blind)
     guards = plans.guard_reads(places)
     span = _span(places)
     limit = 4 * sum(len(lay.flat.pairs) + 1 for _, lay in writes) + PAGE
@@ -567,10 +568,11 @@ async def update(ex: Exchange, assignments: Sequence[tuple[str, Any]]) -> int:
         outcome = await ex.commit(plan, places[0].path)
         if outcome.succeeded:
             return outcome.revision
-    return await _update_unread(ex, places, unread)
+    return await _update_unread(ex, places, blind)
 
 
-def _unread(at: Place, lay: Layer) -> Sequence[Operation]:
+def unread(at: Place, lay: Layer) -> Sequence[Operation]:
+    """A replacement of whatever is at a place, without looking first."""
     return plans.gaps(at, lay.flat) if lay.stored is None else plans.set_leaf(at, lay.stored)
 
 
@@ -610,7 +612,7 @@ async def append(ex: Exchange, path: str, value: Any) -> str:
         if mod == 0:
             item = at.child("1")
             try:
-                await _put(ex, at, layer([value], at), 0, 0)
+                await write(ex, at, layer([value], at), 0, 0)
             except KeyExists:
                 continue
             return item.path
