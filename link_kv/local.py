@@ -44,7 +44,7 @@ from types import TracebackType
 
 from .errors import LocalEtcdError
 
-__all__ = ["LocalCluster", "LocalEtcd", "is_free", "start", "start_cluster"]
+__all__ = ["LocalCluster", "LocalEtcd", "PortTaken", "is_free", "start", "start_cluster"]
 
 _log = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-class _PortTaken(LocalEtcdError):
-    """Another program listens on the chosen port."""
+class PortTaken(LocalEtcdError):
+    """Another program listens on the port that the local etcd was to have."""
 
 
 class LocalEtcd:
@@ -203,7 +203,7 @@ class LocalEtcd:
                 f"etcd at {self.endpoints[0]} was not ready within {_READY_SECONDS:.0f} s{process.tail()}"
             )
         if process.exited.is_set():
-            error = _PortTaken if any("address already in use" in line for line in process.lines) else None
+            error = PortTaken if any("address already in use" in line for line in process.lines) else None
             raise (error or LocalEtcdError)(
                 f"etcd at {self.endpoints[0]} ended before it was ready, {process.outcome()}{process.tail()}"
             )
@@ -254,6 +254,7 @@ def start(
     here. With ``--cert-file`` the port speaks TLS.
 
     Raises `LocalEtcdError` when no server is found, or when it does not start; the message ends with its log.
+    When another program has the `port`, it is a `PortTaken`.
     Logs a warning for a `data_dir` served by an etcd below 3.5.5: such a server, killed while alone, can lose
     writes that it had acknowledged.
     """
@@ -410,7 +411,7 @@ def _start(
         except BaseException as error:
             for member in members:
                 member.stop()
-            if isinstance(error, _PortTaken) and port is None and attempt < _ATTEMPTS:
+            if isinstance(error, PortTaken) and port is None and attempt < _ATTEMPTS:
                 continue
             raise
         return members

@@ -1,0 +1,5 @@
+"""``python -m link_kv.cli`` is ``link-kv``."""
+
+from . import main
+
+main()

@@ -1,0 +1,46 @@
+"""``link-kv up``: an etcd on this machine, in the foreground."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import click
+
+from link_kv import local
+from link_kv.errors import LocalEtcdError
+
+DEFAULT_PORT = 2379  # where clients look when they are told nothing
+
+
+@click.command("up")
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the data in this directory. Without it they are removed at the end.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65_535),
+    help=f"The port for clients, on 127.0.0.1. Without it {DEFAULT_PORT}, or a free one when that is taken.",
+)
+def command(data_dir: Path | None, port: int | None) -> None:
+    """Run an etcd on this machine until Ctrl-C."""
+    try:
+        with _start(data_dir, port) as etcd:
+            endpoint = etcd.endpoints[0]
+            click.echo(f"etcd {etcd.version} is running at {endpoint}. Ctrl-C stops it.")
+            click.echo(f"Its data are in {etcd.data_dir}" + (", until it stops." if etcd.temporary else "."))
+            if endpoint != f"127.0.0.1:{DEFAULT_PORT}":
+                click.echo(f"Programs find it with: export LINK_KV_ENDPOINTS={endpoint}")
+            etcd.wait()
+            raise LocalEtcdError(f"etcd at {endpoint} ended {etcd.outcome()}")
+    except KeyboardInterrupt:
+        click.echo("\netcd has stopped.")
+
+
+def _start(data_dir: Path | None, port: int | None) -> local.LocalEtcd:
+    if port is None and local.is_free(DEFAULT_PORT):
+        with contextlib.suppress(local.PortTaken):  # since then
+            return local.start(data_dir, port=DEFAULT_PORT)
+    return local.start(data_dir, port=port)
