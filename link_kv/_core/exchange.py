@@ -9,10 +9,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from link_kv._core.calls import LEASE_GRANT, LEASE_REVOKE, RANGE, TXN, Caller, Repeat
-from link_kv._core.requests import range_request, txn_request, varint
+from link_kv._core.requests import (
+    leaf_read_request,
+    leaf_request,
+    range_request,
+    read_request,
+    txn_request,
+    varint,
+)
 from link_kv.errors import AccessDenied, ConfigError, LockLost, NoSpace, TooLarge
-from link_kv.plan import Compare, Get, Operation, Plan, PutNew
+from link_kv.plan import Compare, Get, Operation, Plan, PutNew, reads
 from link_kv.tree import Place, place
+
+_REMEMBERED = 10_000
+"""How many leaves a client remembers to be leaves."""
 
 LAYOUT = b"1"
 """The version of the layout that this library reads and writes."""
@@ -59,6 +69,8 @@ class Namespace:
         self.caller = caller
         self.prefix = prefix
         self.fence = fence
+        self.leaves: set[bytes] = set()
+        """Keys where a leaf was found when last looked at."""
         self.checked = False
         self.new_layout: tuple[Operation, ...] = ()
         """What the next write adds, so that the layout's version is in etcd from the first write on."""
@@ -101,8 +113,31 @@ class Exchange:
         if len(gets) == 1:
             answer = await self.range(gets[0])
             return answer.header.revision, [answer.kvs]
+        return await self._read(txn_request(Plan(operations=gets)), gets)
+
+    async def look(self, at: Place) -> list[Sequence[Any]]:
+        """What `link_kv.plan.reads` finds at a place now.
+
+        Where a leaf was found before, the leaf alone is asked for first: a leaf hides whatever is below it,
+        and a plain Range is cheaper for the server than a transaction of three.
+        """
+        space = self.space
+        if not space.checked:
+            await self._check_layout()
+        if at.key in space.leaves:
+            answer = await space.caller.call(RANGE, leaf_read_request(at), Repeat.READ, self.deadline)
+            if answer.kvs:
+                return [answer.kvs, (), ()]
+            space.leaves.discard(at.key)
+        _, found = await self._read(read_request(at), reads(at))
+        if found[0]:
+            if len(space.leaves) >= _REMEMBERED:
+                space.leaves.clear()
+            space.leaves.add(at.key)
+        return found
+
+    async def _read(self, request: bytes, gets: Sequence[Get]) -> tuple[int, list[Sequence[Any]]]:
         try:
-            request = txn_request(Plan(operations=gets))
             response = await self.space.caller.call(TXN, request, Repeat.READ, self.deadline)
         except NoSpace:
             # Before 3.5.2 a full server refuses every transaction, reads too.
@@ -134,23 +169,39 @@ class Exchange:
             )
         repeat = Repeat.GUARDED if plan.guarded else Repeat.ONCE
         try:
-            response = await space.caller.call(TXN, txn_request(plan, extra), repeat, self.deadline)
-        except TooLarge as error:
-            raise TooLarge(f"{path}: {error}; nothing was written") from None
-        except AccessDenied as error:
+            outcome = await self._write(txn_request(plan, extra), repeat, path)
+        except AccessDenied:
             if not extra:
-                raise AccessDenied(f"{path}: {error}") from None
+                raise
             # A role that may write its own keys and not the layout's.
             space.new_layout = ()
             return await self.commit(plan, path)
-        succeeded = bool(response.succeeded)
-        if fence is not None and not succeeded:
-            found = Outcome(False, 0, response).found()[-1]
+        if fence is not None and not outcome.succeeded:
+            found = outcome.found()[-1]
             if not found or found[0].create_revision != fence.created:
                 raise LockLost(f"{path}: {fence.lost}; nothing was written")
-        if extra and succeeded:
+        if extra and outcome.succeeded:
             space.new_layout = ()
-        return Outcome(succeeded, response.header.revision, response)
+        return outcome
+
+    async def assign(self, at: Place, stored: bytes) -> Outcome | None:
+        """Try to assign a leaf by a request that is mostly prepared; None where that does not fit."""
+        space = self.space
+        if not space.checked:
+            await self._check_layout()
+        request = leaf_request(at, stored)
+        if request is None or space.new_layout or space.fence is not None:
+            return None
+        return await self._write(request, Repeat.ONCE, at.path)
+
+    async def _write(self, request: bytes, repeat: Repeat, path: str) -> Outcome:
+        try:
+            response = await self.space.caller.call(TXN, request, repeat, self.deadline)
+        except TooLarge as error:
+            raise TooLarge(f"{path}: {error}; nothing was written") from None
+        except AccessDenied as error:
+            raise AccessDenied(f"{path}: {error}") from None
+        return Outcome(response.succeeded, response.header.revision, response)
 
     async def _check_layout(self) -> None:
         space = self.space

@@ -93,8 +93,9 @@ async def read(ex: Exchange, path: str, revision: int = 0) -> Any:
         _, found = await ex.read([Get(key, end, revision=revision) for key, end in at.visible])
         value = build([(kv.key, kv.value) for kvs in found for kv in kvs], at)
         return {} if value is MISSING else value
-    _, found = await ex.read(plans.reads(at, revision=revision))
-    return _value(at, found)
+    if not revision:
+        return _value(at, await ex.look(at))
+    return _value(at, (await ex.read(plans.reads(at, revision=revision)))[1])
 
 
 def _value(at: Place, found: Sequence[Sequence[Any]]) -> Any:
@@ -195,11 +196,12 @@ async def _guarded(
     make: Callable[[Guard], tuple[Sequence[plans.Compare], Sequence[Operation]]],
     reads: Sequence[Get] = (),
     refused: Callable[[Sequence[Sequence[Any]], Guard], bool] | None = None,
+    first: Outcome | None = None,
 ) -> tuple[Outcome, Sequence[Sequence[Any]]]:
     """Commit what ``make`` plans under a guard, as often as the guard has to be made anew.
 
     When the guard holds and ``refused`` says of ``reads`` that the plan's own compares fail, the outcome
-    that failed is returned.
+    that failed is returned. ``first`` is the outcome of a first try that failed.
     """
     guard = plans.optimistic(places)
     path = places[0].path
@@ -211,9 +213,10 @@ async def _guarded(
             guard = plans.resolve(places, answers, revision)
             assert guard is not None
         compares, operations = make(guard)
-        outcome = await ex.commit(
+        outcome = first or await ex.commit(
             Plan((*guard.compares, *compares), (*operations, *guard.operations), (*guards, *reads)), path
         )
+        first = None
         if outcome.succeeded:
             return outcome, ()
         found = outcome.found()
@@ -276,7 +279,10 @@ async def write(ex: Exchange, at: Place, lay: Layer, revision: int | None, lease
         _no_ttl_in_list(guard, lease, at.path)
         return (), plans.set_leaf(at, stored, lease)
 
-    outcome, _ = await _guarded(ex, [at], make)
+    first = None if lease else await ex.assign(at, stored)
+    if first is not None and first.succeeded:
+        return first.revision
+    outcome, _ = await _guarded(ex, [at], make, first=first)
     return outcome.revision
 
 

@@ -7,8 +7,21 @@ the time. Field numbers are those of etcd's ``rpc.proto``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
-from link_kv.plan import Compare, Delete, Get, Operation, Plan, Put, PutNew
+from link_kv.plan import (
+    Compare,
+    Delete,
+    Get,
+    Operation,
+    Plan,
+    Put,
+    PutNew,
+    guard_reads,
+    optimistic,
+    reads,
+)
+from link_kv.tree import Place
 
 MAX_TXN_OPS = 128
 """etcd's default for --max-txn-ops. A nested transaction may hold this many less those of its parents."""
@@ -115,6 +128,38 @@ def txn_request(plan: Plan, extra: Sequence[Operation] = ()) -> bytes:
     # A put that only creates is a transaction of its own, and needs a place left below.
     limit = MAX_TXN_OPS - 1 if extra else MAX_TXN_OPS
     return txn_bytes(compares, *_fit(success, failure, len(compares), limit))
+
+
+@lru_cache(maxsize=4096)
+def read_request(at: Place) -> bytes:
+    """The request that reads a leaf and its tree, now: the same bytes each time."""
+    return txn_request(Plan(operations=reads(at)))
+
+
+@lru_cache(maxsize=4096)
+def leaf_read_request(at: Place) -> bytes:
+    return range_request(Get(at.key))
+
+
+@lru_cache(maxsize=4096)
+def _leaf_frame(at: Place) -> tuple[bytes, bytes] | None:
+    """What stands before and behind the put in a request that assigns a leaf, where the usual guard fits."""
+    guard = optimistic((at,))
+    if guard is None:
+        return None
+    request = txn_request(
+        Plan(guard.compares, (Put(b"", b""), Delete(at.marker, at.end)), guard_reads((at,), inline=True))
+    )
+    before, _, behind = request.partition(field(b"\x12", operation(Put(b"", b""))))
+    return before, behind
+
+
+def leaf_request(at: Place, stored: bytes) -> bytes | None:
+    """The request that assigns a leaf under the usual guard; only the put differs from value to value."""
+    frame = _leaf_frame(at)
+    if frame is None:
+        return None
+    return frame[0] + field(b"\x12", operation(Put(at.key, stored))) + frame[1]
 
 
 def _fit(
