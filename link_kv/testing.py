@@ -66,7 +66,8 @@ def etcd_prefix(etcd: LocalEtcd | ExistingEtcd) -> Iterator[str]:
     yield prefix
     if isinstance(etcd, ExistingEtcd):  # our own server goes with all that it holds
         with _client(etcd, prefix) as client:
-            for key in list(client.raw):
+            # The layout's version last: the client writes it along with the first thing that it does.
+            for key in [*client.raw, f"{prefix}/.link/layout".encode()]:
                 client.raw.pop(key, None)
 
 

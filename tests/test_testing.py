@@ -84,18 +84,29 @@ def test_an_existing_cluster_is_used_and_left_clean(
     put(endpoint, f"{etcd_prefix}/mine", "kept")
     monkeypatch.setenv("LINK_KV_TEST_ENDPOINTS", " , ".join(etcd.endpoints))
     pytester.makepyfile("""
+        import link_kv
+
         def test_one(etcd, etcd_prefix, etcd_client):
             etcd_client['/a'] = {'b': [1, {}], 'c': 2}
             etcd_client.raw[etcd_prefix.encode() + b'//no/path/'] = b'\\xff'
-            with open('seen', 'w') as file:
+            note(etcd, etcd_prefix)
+
+        def test_two(etcd, etcd_prefix):
+            with link_kv.EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix) as client:
+                client['/a'] = 1
+                del client.raw[etcd_prefix.encode() + b'/.link/layout']
+            note(etcd, etcd_prefix)
+
+        def note(etcd, etcd_prefix):
+            with open('seen', 'a') as file:
                 print(etcd_prefix, *etcd.endpoints, file=file)
     """)
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
-    prefix, *endpoints = (pytester.path / "seen").read_text().split()
-    assert endpoints == etcd.endpoints
-    assert get(endpoint, f"{prefix}/a/c") is None
-    with link_kv.EtcdMiddleware(endpoints=etcd.endpoints, prefix=prefix) as client:
-        assert list(client.raw) == []
+    pytester.runpytest_subprocess().assert_outcomes(passed=2)
+    for line in (pytester.path / "seen").read_text().splitlines():
+        prefix, *endpoints = line.split()
+        assert endpoints == etcd.endpoints
+        with link_kv.EtcdMiddleware(endpoints=etcd.endpoints, prefix=prefix) as client:
+            assert list(client.raw) == []
     assert get(endpoint, f"{etcd_prefix}/mine") == "kept"
 
 
