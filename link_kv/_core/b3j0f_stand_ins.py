@@ -47,7 +47,7 @@ def apply_pointcut(
     Each call runs on a copy of the joinpoint: upstream keeps the arguments on the one that all calls share,
     which hands them to whichever thread comes next.
     """
-    from b3j0f.aop.joinpoint import core  # type: ignore[import-untyped]
+    from b3j0f.aop.joinpoint import core
 
     original = core._get_function(target) if function is None else function
     if not hasattr(original, "__code__"):
