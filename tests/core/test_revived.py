@@ -21,10 +21,9 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 
-import link_kv
 from link_kv._core import revived
 
-ROOT = Path(link_kv.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STUBS = ("kv_pb2", "auth_pb2", "rpc_pb2")
 M = revived.messages()
 CLASSES = {name: value for name, value in vars(M).items() if isinstance(value, type)}
