@@ -132,9 +132,15 @@ class Place(NamedTuple):
         return Place(path, self.prefix + path.encode(), self.prefix, segments)
 
 
-@lru_cache(maxsize=4096)
 def place(path: str, prefix: bytes = b"") -> Place:
     """The place of a path in the namespace ``prefix``."""
+    if not isinstance(path, str):
+        split(path)  # refuses it; the cache would trip over what has no hash
+    return _place(path, prefix)
+
+
+@lru_cache(maxsize=4096)
+def _place(path: str, prefix: bytes) -> Place:
     segments = split(path)
     if not segments:
         return Place("/", prefix, prefix, ())
@@ -275,14 +281,17 @@ def build(pairs: Iterable[tuple[bytes, bytes]], at: Place) -> Any:
 
 
 def _node(nodes: dict[str, dict[str, Any]], relative: str) -> dict[str, Any]:
-    """The dict for a tree at ``relative``, made and hung into its parent when it is new."""
-    node = nodes.get(relative)
-    if node is None:
-        node = nodes[relative] = {}
-        parent, _, name = relative.rpartition("/")
+    """A new dict for a tree at ``relative``, hung into its parent, which is made when it is new too."""
+    made = node = nodes[relative] = {}
+    known = False
+    while not known:  # no recursion: other tools may have made thousands of levels
+        relative, _, name = relative.rpartition("/")
+        known = relative in nodes
+        above = nodes.setdefault(relative, {})
         # Where a leaf has the name already, the tree stays off the value: the leaf wins.
-        _node(nodes, parent).setdefault(decode_name(name), node)
-    return node
+        above.setdefault(decode_name(name), node)
+        node = above
+    return made
 
 
 class Leaf(NamedTuple):
@@ -306,6 +315,8 @@ class LeafReader:
     def __init__(self, at: Place) -> None:
         self._at = at
         self._pending: Leaf | None = None
+        self._above: list[str] = []
+        """The last leaf, and those that its path begins with: a marker of their own would come yet."""
 
     def feed(self, kvs: Iterable[Any]) -> Iterator[Leaf]:
         at, start, skip = self._at, len(self._at.prefix), len(self._at.key) + 1
@@ -320,12 +331,18 @@ class LeafReader:
             named = relative[:-1] if is_marker else relative
             if not nameable(named) if named else relative or not at.segments:
                 continue
+            if is_marker and kv.value not in (EMPTY_DICT, LIST):
+                continue
             pending, self._pending = self._pending, None
             if pending is not None and not path.startswith(pending.path + "/"):
                 yield pending
+            above = self._above
+            while above and not path.startswith(above[-1]):
+                above.pop()
             if not is_marker:
+                above.append(path)
                 yield Leaf(path, kv.value, False, kv)
-            elif kv.value in (EMPTY_DICT, LIST):
+            elif path[:-1] not in above:
                 self._pending = Leaf(path[:-1], kv.value, True, kv)
 
     def finish(self) -> Iterator[Leaf]:
