@@ -1,4 +1,4 @@
-"""Configurables read from etcd: a driver for b3j0f.conf, which this module makes importable and re-exports.
+"""Configurables read from etcd: a driver for b3j0f.conf, which this module makes importable and re-exports::
 
     from link_kv.driver import Configurable, EtcdConfDriver, Parameter, category
 

@@ -58,7 +58,10 @@ EXAMPLES = Sybil(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_examples_of(page: Path, etcd: LocalEtcd, etcd_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_of(
+    page: Path, etcd: LocalEtcd, etcd_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINK_KV_HOME", str(tmp_path))
     monkeypatch.setenv("LINK_KV_ENDPOINTS", ",".join(etcd.endpoints))
     monkeypatch.setenv("LINK_KV_PREFIX", etcd_prefix)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
