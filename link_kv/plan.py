@@ -214,16 +214,17 @@ def resolve(
 
 
 def _list_guard(above: Place, indices: Sequence[int], found: dict[int, Any]) -> Iterator[Compare]:
-    """Each item is there, or follows the last one."""
-    wanted = set(indices)
-    for index in sorted(wanted):
+    """Each item is there, or follows the last one, or one that was written before it."""
+    written = {0}
+    for index in dict.fromkeys(indices):
+        written.add(index)
         if any(found[index]):
             yield _still_there(above.child(str(index)), found[index])
             continue
-        if index > 1:
+        if index - 1 not in written:
             if any(found[index - 1]):
                 yield _still_there(above.child(str(index - 1)), found[index - 1])
-            elif index - 1 not in wanted:
+            else:
                 raise ListIndexError(f"{above.path}/{index}: the list is shorter; append at its end instead")
         item = above.child(str(index))
         yield absent(item.key)

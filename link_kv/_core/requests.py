@@ -147,11 +147,8 @@ def _leaf_frame(at: Place) -> tuple[bytes, bytes] | None:
     guard = optimistic((at,))
     if guard is None:
         return None
-    request = txn_request(
-        Plan(guard.compares, (Put(b"", b""), Delete(at.marker, at.end)), guard_reads((at,), inline=True))
-    )
-    before, _, behind = request.partition(field(b"\x12", operation(Put(b"", b""))))
-    return before, behind
+    rest = Plan((), (Delete(at.marker, at.end),), guard_reads((at,), inline=True))
+    return txn_request(Plan(guard.compares)), txn_request(rest)
 
 
 def leaf_request(at: Place, stored: bytes) -> bytes | None:
