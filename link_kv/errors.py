@@ -8,6 +8,7 @@ would catch for it::
     │   └── NotATree (TypeError)          writing below a leaf
     ├── ListIndexError (IndexError)       writing to a list beyond its end
     ├── EncodeError (TypeError)           a value or a dict key that cannot be stored
+    ├── Refused (ValueError)              a value that an item's description does not accept
     ├── TooLarge (ValueError)             more than one request can carry
     ├── ConfigError (ValueError)          an option that does not fit
     ├── NotFound (KeyError)               nothing is there
@@ -48,6 +49,10 @@ class ListIndexError(LinkKVError, IndexError):
 
 class EncodeError(LinkKVError, TypeError):
     """A value, or a dict key, that cannot be stored."""
+
+
+class Refused(LinkKVError, ValueError):
+    """A value that an item does not accept, for its type, its range or its being read-only. Nothing was sent."""
 
 
 class TooLarge(LinkKVError, ValueError):
