@@ -1,38 +1,58 @@
 """Calls that tell the truth: deadlines, failover, tokens, and what a failure means.
 
 The rules are written once, over a `Wire`. A wire's awaitables finish at once (the blocking client) or wait
-(asyncio); `run` drives a coroutine over a blocking wire to its end.
+(asyncio); `run` drives a coroutine over a blocking wire to its end. Why the rules are what they are is in
+``docs/decisions/``, and what a caller sees of each failure in ``docs/explanation/failures.md``.
 """
 
 from __future__ import annotations
 
 import enum
+import ipaddress
+import logging
+import math
 import random
-import re
 import time
-from collections.abc import Coroutine
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from link_kv._core.config import Config
-from link_kv._core.requests import field
-from link_kv.errors import (
-    AccessDenied,
-    Closed,
-    ConfigError,
-    DeadlineExceeded,
-    LeaseLost,
-    LinkKVError,
-    NoSpace,
-    OutcomeUnknown,
-    RevisionError,
-    TooLarge,
-    Unavailable,
+from link_kv._core.failures import DEADLINE_EXCEEDED as DEADLINE_EXCEEDED
+from link_kv._core.failures import (
+    GRPC_OVERHEAD,
+    NoAuthentication,
+    asks_for_login,
+    describe,
+    doubt,
+    grpc_limit,
+    is_too_large,
+    refusal,
 )
+from link_kv._core.failures import UNAVAILABLE as UNAVAILABLE
+from link_kv._core.failures import Meaning as Meaning
+from link_kv._core.failures import WireFailure as WireFailure
+from link_kv._core.failures import meaning as meaning
+from link_kv._core.requests import field
+from link_kv.errors import Closed, ConfigError, DeadlineExceeded, Unavailable
 
 T = TypeVar("T")
 
-DEFAULT_REQUEST_LIMIT = 1536 * 1024
-"""etcd's default for --max-request-bytes."""
+Metadata = tuple[tuple[str, str], ...]
+
+log = logging.getLogger("link_kv.wire")
+
+_FRESH = 10.0
+"""Seconds for which an endpoint that answered is trusted with a write that must not be sent twice."""
+_FRESH_CLUSTER = 1.0
+"""The same where the cluster must be a certain one: in a second no other starts in its place."""
+
+_HAS_LEADER: Metadata = (("hasleader", "true"),)
+"""What every call carries: a member that is cut off from the others then refuses it at once."""
+
+_ANY_WATCH = field(b"\x0a", field(b"\x0a", b"\0"))
+"""A watch on the key ``\\0``. etcd answers it with the cluster's id, even where it denies it."""
 
 
 def run(operation: Coroutine[Any, Any, T]) -> T:
@@ -45,8 +65,12 @@ def run(operation: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("an operation waited on a blocking wire")
 
 
-class Method(NamedTuple):
-    """A call of etcd's API, by service and name; the answer's message is ``<name>Response``."""
+@dataclass(frozen=True, eq=False)
+class Method:
+    """A call of etcd's API, by service and name; the answer's message is ``<name>Response``.
+
+    Compared by identity, which makes looking one up as cheap as can be.
+    """
 
     service: str
     name: str
@@ -74,15 +98,6 @@ class Repeat(enum.Enum):
     """Any other write: again only when it was never sent."""
 
 
-class WireFailure(Exception):
-    """A call that failed, with gRPC's status code and the server's words."""
-
-    def __init__(self, code: int, details: str) -> None:
-        super().__init__(code, details)
-        self.code = code
-        self.details = details
-
-
 class Stream(Protocol):
     """A stream of requests and answers to one endpoint."""
 
@@ -100,89 +115,43 @@ class Wire(Protocol):
     """The door to the servers. Implementations: `link_kv._core.transport`."""
 
     async def send(
-        self,
-        endpoint: str,
-        method: Method,
-        request: bytes,
-        timeout: float,
-        metadata: tuple[tuple[str, str], ...] | None,
+        self, endpoint: str, method: Method, request: bytes, timeout: float, metadata: Metadata
     ) -> Any:
-        """One call to one endpoint; of a stream, its first answer. Raises `WireFailure`."""
+        """One call to one endpoint; of a stream, its first answer.
+
+        Raises `WireFailure`, and `Closed` when the wire was closed before anything was sent.
+        """
 
     async def open(
-        self,
-        endpoint: str,
-        method: Method,
-        metadata: tuple[tuple[str, str], ...],
-        timeout: float | None = None,
+        self, endpoint: str, method: Method, metadata: Metadata, timeout: float | None = None
     ) -> Stream:
         """Start a stream to one endpoint. A dead one shows as a `WireFailure` in `Stream.receive`."""
 
     async def sleep(self, seconds: float) -> None: ...
 
+    async def finish(self, operation: Coroutine[Any, Any, T]) -> T:
+        """The result of an operation that goes on to its end even when the one who waits is cancelled."""
+
     async def lookup(self, config: Config) -> tuple[str, ...]:
         """The endpoints that a configuration names."""
+
+    def turn(self) -> AbstractAsyncContextManager[Any]:
+        """Held by one thread or task at a time, none of which holds it beyond its own deadline."""
 
     async def close(self) -> None: ...
 
 
-class Meaning(enum.Enum):
-    """What a failed call means for a request."""
+class Settling(Protocol):
+    """Lets a write wait until mirrors show it. Implementation: `link_kv._core.settle`."""
 
-    NEVER_SENT = "never sent"
-    NOT_APPLIED = "refused by a server that is busy"
-    UNKNOWN = "sent, and no answer"
-    STALE_TOKEN = "token expired"
-    FINAL = "refused"
+    def prepare(self, operations: Sequence[Any]) -> Sequence[Any]:
+        """The operations of a write, such that their answers tell what they touched."""
 
-
-# gRPC status codes.
-CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND = 1, 2, 3, 4, 5
-PERMISSION_DENIED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, OUT_OF_RANGE = 7, 8, 9, 11
-INTERNAL, UNAVAILABLE, UNAUTHENTICATED = 13, 14, 16
+    async def settle(self, operations: Sequence[Any], answers: Sequence[Any], revision: int) -> None:
+        """Wait, not for long, until the mirrors over what was touched are at a revision."""
 
 
-def meaning(failure: WireFailure) -> Meaning:
-    """Read a failure, from the signatures that etcd and gRPC give (``docs/explanation/failures.md``)."""
-    code, details = failure.code, failure.details
-    if code == UNAUTHENTICATED or "revision of auth store is old" in details:
-        return Meaning.STALE_TOKEN
-    if code == UNAVAILABLE:
-        return Meaning.NEVER_SENT if "failed to connect to all addresses" in details else Meaning.UNKNOWN
-    if code in (DEADLINE_EXCEEDED, INTERNAL, UNKNOWN, CANCELLED):
-        return Meaning.UNKNOWN
-    if code == RESOURCE_EXHAUSTED and "too many requests" in details:
-        return Meaning.NOT_APPLIED
-    return Meaning.FINAL
-
-
-def refusal(failure: WireFailure, size: int, request_limit: int | None) -> LinkKVError:
-    """A failure that no repetition mends, as our error."""
-    code, details = failure.code, failure.details
-    words = details.removeprefix("etcdserver: ")
-    if code == RESOURCE_EXHAUSTED and "larger than max" in details:
-        reported = re.search(r"\(\d+ vs\. (\d+)\)", details)
-        return too_large(size, int(reported.group(1)) if reported else request_limit, "reported")
-    if code == INVALID_ARGUMENT and "request is too large" in details:
-        return too_large(size, request_limit, "default" if request_limit is None else "configured")
-    if code == RESOURCE_EXHAUSTED and "space exceeded" in details:
-        return NoSpace(f"etcd refuses writes, {words}: delete or compact, defragment, then disarm the alarm")
-    if code == PERMISSION_DENIED:
-        return AccessDenied(f"etcd: {words}: the user's role does not reach the key")
-    if code == INVALID_ARGUMENT and ("authentication failed" in details or "user name is empty" in details):
-        return AccessDenied(f"etcd: {words}: give user= and password=")
-    if code == OUT_OF_RANGE:
-        return RevisionError(f"etcd: {words}")
-    if code == NOT_FOUND and "lease" in details:
-        return LeaseLost(f"etcd: {words}")
-    return LinkKVError(f"etcd refused the request (status {code}): {details}")
-
-
-def too_large(size: int, limit: int | None, origin: str) -> TooLarge:
-    shown = DEFAULT_REQUEST_LIMIT if limit is None else limit
-    return TooLarge(
-        f"the request has {size} bytes, over the server's {origin} limit of {shown} (--max-request-bytes)"
-    )
+# Calling
 
 
 class Caller:
@@ -192,10 +161,14 @@ class Caller:
         self.config = config
         self.wire = wire
         self.closed = False
+        self.settling: Settling | None = None
+        """What a write waits for before it returns, while mirrors are open."""
         self._endpoints: tuple[str, ...] = ()
         self._current = 0
-        self._metadata: tuple[tuple[str, str], ...] | None = None
-        self._verified: set[str] = set()
+        self._metadata: Metadata | None = _HAS_LEADER if config.user is None else None
+        self._fresh = _FRESH if config.expected_cluster_id is None else _FRESH_CLUSTER
+        self._answered: dict[str, float] = {}
+        """When each endpoint was last asked something that it then answered."""
 
     async def close(self) -> None:
         self.closed = True
@@ -208,15 +181,20 @@ class Caller:
         return self._endpoints
 
     async def endpoint(self) -> str:
-        """The endpoint that calls go to at present."""
-        endpoints = await self.endpoints()
-        return endpoints[self._current % len(endpoints)]
+        """The endpoint that calls go to at present, made sure to be of the expected cluster."""
+        endpoint = (await self.endpoints())[self._current]
+        if self.config.expected_cluster_id is not None:
+            try:
+                await self._greet(endpoint, self.config.timeout, _HAS_LEADER)
+            except WireFailure as failure:
+                self.avoid(endpoint)
+                raise Unavailable(describe(failure, (endpoint,))) from None
+        return endpoint
 
-    async def metadata(self) -> tuple[tuple[str, str], ...] | None:
-        """What every call carries: the token of a login."""
-        if self._metadata is None and self.config.user is not None:
-            await self._authenticate(time.monotonic() + self.config.timeout)
-        return self._metadata
+    async def token(self) -> Metadata:
+        """The token of the login, as metadata; empty without a login."""
+        metadata = await self._login() if self._metadata is None else self._metadata
+        return tuple(pair for pair in metadata if pair not in _HAS_LEADER)
 
     async def open(self, method: Method, timeout: float | None = None) -> tuple[str, Stream]:
         """Start a stream to the endpoint in use, ended after ``timeout`` seconds, and which that is.
@@ -224,22 +202,22 @@ class Caller:
         The stream ends when its server loses the leader: without ``hasleader`` a member that is cut off
         keeps a watch open in silence.
         """
-        endpoint = await self.endpoint()
         if self.closed:
             raise Closed("the client was closed")
-        token = await self.metadata() or ()
-        return endpoint, await self.wire.open(endpoint, method, (*token, ("hasleader", "true")), timeout)
+        metadata = await self._login() if self._metadata is None else self._metadata
+        endpoint = await self.endpoint()
+        return endpoint, await self.wire.open(endpoint, method, metadata, timeout)
 
     def avoid(self, endpoint: str) -> None:
         """Go on with another endpoint, if this is still the one in use."""
         endpoints = self._endpoints
-        if endpoints and endpoints[self._current % len(endpoints)] == endpoint:
-            self._current = (self._current + 1) % len(endpoints)
+        if endpoints and endpoints[self._current] == endpoint:
+            self._move_on(self._current, endpoints, "a stream ended")
 
     async def renew_token(self) -> None:
         """Fetch a new token, for a stream whose old one was refused."""
         if self.config.user is not None:
-            await self._authenticate(time.monotonic() + self.config.timeout)
+            await self._login(stale=self._metadata)
 
     async def call(
         self,
@@ -252,108 +230,184 @@ class Caller:
 
         Raises `Unavailable` when nothing was done, `OutcomeUnknown` when a write may have been.
         """
-        now = time.monotonic()
-        until = now + self.config.timeout if deadline is None else deadline
+        until = time.monotonic() + self.config.timeout if deadline is None else deadline
+        if self._metadata is None:
+            await self._login(until)
+        return await self._send(method, request, repeat, until)
+
+    async def _send(
+        self, method: Method, request: bytes, repeat: Repeat, until: float, *, login: bool = True
+    ) -> Any:
+        """The loop of `call`. Without ``login`` no token is sent or fetched, because one is being fetched."""
         endpoints = self._endpoints or await self.endpoints()
         if self.closed:
             raise Closed("the client was closed")
-        if self._metadata is None and self.config.user is not None:
-            await self._authenticate(until)
+        count = len(endpoints)
+        began = now = time.monotonic()
         doubtful: WireFailure | None = None
         last: WireFailure | None = None
-        renewed = False
+        renewed = not login
         tries = 0
-        while True:
+        while (left := until - now) > 0:
             number = self._current
-            endpoint = endpoints[number % len(endpoints)]
-            left = until - time.monotonic()
-            if left <= 0:
-                break
-            share = left
-            if repeat is Repeat.READ and len(endpoints) > 1:
-                share = left / max(1, len(endpoints) - tries)
+            endpoint = endpoints[number]
+            metadata = (self._metadata or _HAS_LEADER) if login else _HAS_LEADER
+            share = left if count == 1 else left * _share(tries % count, count)
+            sent = False
             try:
-                if self.config.expected_cluster_id is not None and endpoint not in self._verified:
-                    await self._verify(endpoint, share)
-                answer = await self.wire.send(endpoint, method, request, share, self._metadata)
+                if now - self._answered.get(endpoint, -math.inf) > self._fresh and (
+                    repeat is not Repeat.READ or self.config.expected_cluster_id is not None
+                ):
+                    await self._greet(endpoint, share, metadata)
+                    left = until - time.monotonic()
+                sent = True
+                answer = await self.wire.send(
+                    endpoint, method, request, left if repeat is Repeat.ONCE else min(share, left), metadata
+                )
             except WireFailure as failure:
-                if self.closed:
-                    raise Closed("the client was closed") from None
                 last = failure
-                what = meaning(failure)
+                what = meaning(failure) if sent else Meaning.NEVER_SENT
+            except (Closed, ConfigError) as error:
+                # Closed meanwhile, or another cluster: this time nothing was sent.
+                if doubtful is not None:
+                    raise doubt(doubtful, endpoints) from error
+                raise
             else:
+                self._note_answer(endpoint, now)
                 if doubtful is not None and not getattr(answer, "succeeded", True):
                     # The first arrival may be what made the guard of the second fail.
-                    raise OutcomeUnknown(self._describe(doubtful, endpoints))
+                    raise doubt(doubtful, endpoints)
                 return answer
-            if what is Meaning.FINAL:
-                if doubtful is not None:
-                    raise OutcomeUnknown(self._describe(doubtful, endpoints))
-                raise refusal(last, len(request), None)
-            if what is Meaning.STALE_TOKEN:
-                if renewed or self.config.user is None:
-                    raise AccessDenied(f"etcd: {last.details}")
+            refused = what in (Meaning.FINAL, Meaning.STALE_TOKEN)
+            if refused:
+                self._note_answer(endpoint, now)
+            else:
+                self._move_on(number, endpoints, last.details)
+            if what is Meaning.UNKNOWN and repeat is not Repeat.READ:
+                doubtful = last
+            if doubtful is not None and (refused or self.closed or repeat is Repeat.ONCE):
+                raise doubt(doubtful, endpoints)
+            if self.closed:
+                raise Closed("the client was closed")
+            if refused:
+                if renewed or self.config.user is None or not asks_for_login(last):
+                    limit = await self._request_limit(last, endpoint, request, until)
+                    raise refusal(last, len(request), limit)
                 renewed = True
-                await self._authenticate(until)
-                continue
-            if self._current == number:
-                self._current = (number + 1) % len(endpoints)
-            if what is Meaning.UNKNOWN:
-                if repeat is Repeat.ONCE:
-                    raise OutcomeUnknown(self._describe(last, endpoints))
-                if repeat is Repeat.GUARDED:
-                    doubtful = last
-            tries += 1
-            if tries >= len(endpoints):
-                pause = random.uniform(0.5, 1.0) * min(0.25, 0.025 * 2 ** (tries - len(endpoints)))
-                await self.wire.sleep(min(pause, max(0.0, until - time.monotonic())))
+                await self._login(until, stale=metadata)
+            else:
+                tries += 1
+                if tries % count == 0:
+                    pause = random.uniform(0.5, 1.0) * min(0.25, 0.025 * 2 ** (tries // count))
+                    await self.wire.sleep(max(0.0, min(pause, until - time.monotonic())))
+            now = time.monotonic()
         if doubtful is not None:
-            raise OutcomeUnknown(self._describe(doubtful, endpoints))
+            raise doubt(doubtful, endpoints)
         if last is not None and last.code != DEADLINE_EXCEEDED:
-            raise Unavailable(self._describe(last, endpoints))
-        raise DeadlineExceeded(f"no answer from etcd at {', '.join(endpoints)} within {until - now:.3g} s")
+            raise Unavailable(describe(last, endpoints))
+        seconds = max(0.0, until - began)
+        raise DeadlineExceeded(f"no answer from etcd at {', '.join(endpoints)} within {seconds:.3g} s")
 
-    def _describe(self, failure: WireFailure, endpoints: tuple[str, ...]) -> str:
-        words = failure.details.rsplit("; last error: ", 1)[-1] or f"status {failure.code}"
-        where = ", ".join(endpoints)
-        if meaning(failure) is Meaning.NEVER_SENT:
-            return f"no etcd answers at {where}: {words}"
-        return f"etcd at {where} did not answer: {words}"
+    def _note_answer(self, endpoint: str, asked: float) -> None:
+        if endpoint not in self._answered:
+            log.info("etcd at %s answers", endpoint)
+        self._answered[endpoint] = asked
 
-    async def _verify(self, endpoint: str, timeout: float) -> None:
-        """Make sure, before anything else is sent there, that an endpoint belongs to the expected cluster."""
-        answer = await self.wire.send(endpoint, STATUS, b"", timeout, self._metadata)
-        found, expected = answer.header.cluster_id, self.config.expected_cluster_id
-        if found != expected:
-            raise ConfigError(f"expected_cluster_id is {expected:x}, but {endpoint} answers for {found:x}")
-        self._verified.add(endpoint)
+    def _move_on(self, number: int, endpoints: tuple[str, ...], why: str) -> None:
+        """Go on with the next endpoint, unless somebody else has done so."""
+        known = self._answered.pop(endpoints[number], None) is not None
+        if self._current == number:
+            self._current = (number + 1) % len(endpoints)
+        if known and not self.closed:
+            following = f", going on with {endpoints[self._current]}" if len(endpoints) > 1 else ""
+            log.warning("etcd at %s does not answer%s: %s", endpoints[number], following, why)
 
-    async def _authenticate(self, until: float) -> None:
-        """Fetch a token, from whichever endpoint answers."""
+    async def _greet(self, endpoint: str, timeout: float, metadata: Metadata) -> None:
+        """Ask an endpoint something harmless before it is given what cannot be taken back.
+
+        What then fails was never sent. Raises `ConfigError` when it belongs to another cluster than expected.
+        """
+        asked = time.monotonic()
+        expected = self.config.expected_cluster_id
+        if expected is None:
+            try:
+                await self.wire.send(endpoint, STATUS, b"", timeout, metadata)
+            except WireFailure as failure:
+                if meaning(failure) not in (Meaning.FINAL, Meaning.STALE_TOKEN):
+                    raise
+        else:
+            # No token goes to a cluster that is not known yet.
+            answer = await self.wire.send(endpoint, WATCH, _ANY_WATCH, timeout, ())
+            found = answer.header.cluster_id
+            if found != expected:
+                raise ConfigError(f"expected_cluster_id is {expected:x}: {endpoint} belongs to {found:x}")
+        self._note_answer(endpoint, asked)
+
+    async def _request_limit(
+        self, failure: WireFailure, endpoint: str, request: bytes, until: float
+    ) -> int | None:
+        """The server's limit for requests, where a request was over it.
+
+        etcd does not name it, but its gRPC names its own to a message that is over both: so send one, made of
+        a field that no server knows.
+        """
+        if not is_too_large(failure):
+            return None
+        named = grpc_limit(failure)
+        if named is None:
+            longer = field(b"\xfa\x7f", bytes(len(request) + GRPC_OVERHEAD))
+            try:
+                await self.wire.send(endpoint, STATUS, longer, until - time.monotonic(), _HAS_LEADER)
+            except WireFailure as refused:
+                named = grpc_limit(refused)
+        return named - GRPC_OVERHEAD if named else None
+
+    # Logging in
+
+    async def _login(self, until: float | None = None, stale: Metadata | None = None) -> Metadata:
+        """Fetch a token, unless another thread or task has replaced the ``stale`` one meanwhile."""
+        if until is None:
+            until = time.monotonic() + self.config.timeout
+        self._refuse_plaintext(await self.endpoints())
+        async with self.wire.turn():
+            if self._metadata is None or self._metadata is stale:
+                self._metadata = await self._authenticate(until)
+            return self._metadata
+
+    async def _authenticate(self, until: float) -> Metadata:
         user, password = self.config.user or "", self.config.password or ""
         request = field(b"\x0a", user.encode()) + field(b"\x12", password.encode())
-        endpoints = await self.endpoints()
-        failure: WireFailure | None = None
-        tries = 0
-        while (left := until - time.monotonic()) > 0:
-            endpoint = endpoints[(self._current + tries) % len(endpoints)]
-            share = left / max(1, len(endpoints) - tries)
-            try:
-                answer = await self.wire.send(endpoint, AUTHENTICATE, request, share, None)
-            except WireFailure as failed:
-                failure = failed
-                if failed.code == FAILED_PRECONDITION:
-                    # Authentication is not enabled: no token is needed.
-                    self._metadata = ()
-                    return
-                if meaning(failed) is Meaning.FINAL:
-                    raise refusal(failed, len(request), None) from None
-                tries += 1
-                if tries >= len(endpoints):
-                    await self.wire.sleep(min(0.05, max(0.0, until - time.monotonic())))
-            else:
-                self._metadata = (("token", answer.token),)
-                return
-        raise Unavailable(
-            self._describe(failure, endpoints) if failure else f"no etcd answers at {', '.join(endpoints)}"
-        )
+        try:
+            answer = await self._send(AUTHENTICATE, request, Repeat.READ, until, login=False)
+        except NoAuthentication:
+            log.info("etcd knows no logins: user and password are not used")
+            return _HAS_LEADER
+        log.info("logged in to etcd as %s", user)
+        return (*_HAS_LEADER, ("token", answer.token))
+
+    def _refuse_plaintext(self, endpoints: tuple[str, ...]) -> None:
+        """Raise rather than send a password where others can read it."""
+        if self.config.tls or self.config.insecure_password:
+            return
+        for endpoint in endpoints:
+            if not _is_loopback(endpoint.rpartition(":")[0]):
+                raise ConfigError(
+                    f"password: it would go to {endpoint} unencrypted; use TLS (ca_cert=, tls=True or an "
+                    "etcds:// URL), or say insecure_password=True where the network is trusted"
+                )
+
+
+def _share(turn: int, count: int) -> float:
+    """How much of the time that is left the next of ``count`` endpoints may take.
+
+    The first the least, so that one that is frozen costs little; the last all that is left, for a server that
+    is slow. Of three: 1/6, 2/6 and 3/6.
+    """
+    return 2 * (turn + 1) / (count * (count + 1) - turn * (turn + 1))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -27,6 +27,5 @@ async def etcd3_client(caller: Caller) -> Any:
     )
     # The token travels as metadata alone. As call credentials, which etcd3 would make of a login, grpcio
     # refuses it over plaintext.
-    token = await caller.metadata()
-    client.metadata = client.watcher._metadata = token
+    client.metadata = client.watcher._metadata = await caller.token() or None
     return client

@@ -1,0 +1,350 @@
+"""What a caller sees when servers fail. Each row of docs/explanation/failures.md that needs no chaos is here."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from link_kv import EtcdMiddleware, local
+from link_kv._core.calls import WATCH, Caller, WireFailure, run
+from link_kv._core.requests import field
+from link_kv.errors import DeadlineExceeded, LinkKVError, OutcomeUnknown, Unavailable
+from tests.processes import until
+from tests.wire.conftest import Connect
+from tests.wire.proxy import Proxy
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """The block takes no longer than this."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds
+
+
+def caller(client: EtcdMiddleware) -> Caller:
+    return client._space.caller
+
+
+def in_use(client: EtcdMiddleware) -> str:
+    return run(caller(client).endpoint())
+
+
+def watch(client: EtcdMiddleware) -> Any:
+    """A stream that watches the client's whole prefix, once the server has confirmed it."""
+    key = client._space.prefix + b"/"
+    _, stream = run(caller(client).open(WATCH))
+    run(stream.send(field(b"\x0a", field(b"\x0a", key) + field(b"\x12", key[:-1] + b"0"))))
+    assert run(stream.receive()).created
+    return stream
+
+
+def leader(cluster: local.LocalCluster) -> local.LocalEtcd:
+    """The member that leads, once all say the same."""
+    found: list[local.LocalEtcd] = []
+
+    def agreed() -> bool:
+        statuses = []
+        for member in cluster.members:
+            with EtcdMiddleware(endpoints=member.endpoints) as client:
+                statuses.append(_status(client))
+        leaders = {status.leader for status in statuses}
+        found[:] = [
+            member
+            for member, status in zip(cluster.members, statuses, strict=True)
+            if status.header.member_id == status.leader
+        ]
+        return len(leaders) == 1 and len(found) == 1
+
+    until(agreed)
+    return found[0]
+
+
+def _status(client: EtcdMiddleware) -> Any:
+    from link_kv._core.calls import STATUS
+
+    return run(caller(client).call(STATUS, b""))
+
+
+# One server
+
+
+def test_a_server_that_is_stopped(server: local.LocalEtcd, connect: Connect) -> None:
+    client = connect(*server.endpoints, timeout=0.5)
+    client["/a"] = 1
+    server.kill()
+    for action in (lambda: client["/a"], lambda: client.put("/a", 2), lambda: client.pop("/a")):
+        with within(1), pytest.raises(Unavailable, match="no etcd answers at .*refused") as caught:
+            action()
+        assert not isinstance(caught.value, OutcomeUnknown)
+    server.restart()
+    assert client["/a"] == 1
+
+
+def test_a_server_that_never_was(connect: Connect) -> None:
+    client = connect("127.0.0.1:1", timeout=0.3)
+    with within(1), pytest.raises(Unavailable, match="no etcd answers at 127.0.0.1:1: .*refused"):
+        client["/a"] = 1
+
+
+def test_a_name_that_is_unknown(connect: Connect) -> None:
+    client = connect("nobody.invalid:2379", timeout=0.3)
+    with within(1), pytest.raises(Unavailable, match="no etcd answers at nobody.invalid:2379") as caught:
+        client["/a"] = 1
+    assert not isinstance(caught.value, OutcomeUnknown)
+
+
+def test_a_server_that_restarts_costs_a_call_no_more_than_the_restart(
+    server: local.LocalEtcd, connect: Connect
+) -> None:
+    client = connect(*server.endpoints, timeout=20)
+    client["/a"] = 1
+    server.kill()
+    thread = threading.Thread(target=server.restart)
+    thread.start()
+    client["/a"] = 2
+    began = time.monotonic()
+    thread.join()
+    assert time.monotonic() - began < 2
+    assert client["/a"] == 2
+
+
+def test_a_frozen_server_and_a_read(server: local.LocalEtcd, connect: Connect) -> None:
+    client = connect(*server.endpoints, timeout=0.5)
+    client["/a"] = 1
+    server.pause()
+    with within(1), pytest.raises(DeadlineExceeded, match=r"no answer from etcd at .* within 0\.5 s"):
+        client["/a"]
+    server.resume()
+    assert client["/a"] == 1
+
+
+def test_a_frozen_server_and_a_write(server: local.LocalEtcd, connect: Connect) -> None:
+    """The first write may have arrived. Those after it are not sent before the server answers."""
+    client = connect(*server.endpoints, timeout=0.5)
+    client["/a"] = 1
+    server.pause()
+    with within(1), pytest.raises(OutcomeUnknown, match="may or may not have happened"):
+        client["/a"] = 2
+    for _ in range(3):
+        with within(1), pytest.raises(DeadlineExceeded):
+            client["/a"] = 3
+    server.resume()
+    assert client["/a"] in (1, 2)
+
+
+def test_a_frozen_server_is_noticed_on_an_idle_connection(server: local.LocalEtcd, connect: Connect) -> None:
+    client = connect(*server.endpoints, timeout=60)
+    client["/a"] = 1
+    server.pause()
+    with within(12), pytest.raises(OutcomeUnknown):
+        client["/a"] = 2
+
+
+def test_a_frozen_server_is_noticed_on_a_stream(server: local.LocalEtcd, connect: Connect) -> None:
+    client = connect(*server.endpoints)
+    stream = watch(client)
+    client["/a"] = 1
+    assert run(stream.receive()).events
+    server.pause()
+    with within(12), pytest.raises(WireFailure):
+        run(stream.receive())
+
+
+# A connection that is cut
+
+
+def test_a_connection_that_is_cut_is_made_again(proxy: Proxy, connect: Connect) -> None:
+    client = connect(proxy.endpoint)
+    client["/a"] = 1
+    for number in range(20):
+        proxy.cut()
+        with within(2):
+            assert client["/a"] == 1
+    assert proxy.accepted >= 20, number
+
+
+def test_a_write_whose_connection_is_cut(proxy: Proxy, connect: Connect) -> None:
+    client = connect(proxy.endpoint, timeout=20)
+    client["/a"] = 1
+    proxy.hold()
+    failure: list[LinkKVError] = []
+
+    def write() -> None:
+        try:
+            client["/a"] = 2
+        except LinkKVError as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    thread.join(0.3)
+    assert thread.is_alive()
+    proxy.cut()
+    thread.join(2)
+    assert isinstance(failure[0], OutcomeUnknown)
+    proxy.release()
+    assert client["/a"] == 1
+
+
+def test_a_link_that_is_cut_off_and_comes_back(proxy: Proxy, connect: Connect) -> None:
+    client = connect(proxy.endpoint, timeout=0.5)
+    client["/a"] = 1
+    proxy.close()
+    with within(1), pytest.raises(Unavailable, match="refused"):
+        client["/a"] = 2
+    proxy.reopen()
+    with within(2):
+        assert client["/a"] == 1
+    proxy.hold()
+    with within(1), pytest.raises(DeadlineExceeded):
+        client["/a"]
+    proxy.release()
+    with within(2):
+        assert client["/a"] == 1
+
+
+def test_an_outage_costs_no_more_than_a_second_after_it(proxy: Proxy, connect: Connect) -> None:
+    """gRPC would wait longer from try to try, up to two minutes."""
+    client = connect(proxy.endpoint, timeout=20)
+    client["/a"] = 1
+    proxy.close()
+    reopen = threading.Timer(5, proxy.reopen)
+    reopen.start()
+    with within(6.5):
+        assert client["/a"] == 1
+
+
+def test_a_slow_link_can_connect(etcd: Any, connect: Connect) -> None:
+    """gRPC's option for the least time between two tries is also the most time that one may take."""
+    with Proxy(etcd.endpoints[0]) as slow:
+        slow.hold()
+        threading.Timer(2, slow.release).start()
+        client = connect(slow.endpoint, timeout=10)
+        with within(4):
+            client["/a"] = 1
+        assert slow.accepted == 1
+
+
+# Three members
+
+
+@pytest.mark.parametrize("which", ["leader", "follower"])
+def test_a_frozen_member_among_three_costs_a_read_a_fraction_of_its_deadline(
+    cluster: local.LocalCluster, connect: Connect, which: str
+) -> None:
+    frozen = leader(cluster)
+    if which == "follower":
+        frozen = next(member for member in cluster.members if member is not frozen)
+    client = connect(*frozen.endpoints, *(e for e in cluster.endpoints if e not in frozen.endpoints))
+    client["/a"] = 1
+    frozen.pause()
+    with within(4):
+        assert client["/a"] == 1
+    with within(2):
+        assert client["/a"] == 1
+        client["/a"] = 2
+    assert in_use(client) not in frozen.endpoints
+
+
+def test_a_frozen_member_costs_a_new_client_no_write(cluster: local.LocalCluster, connect: Connect) -> None:
+    frozen = next(member for member in cluster.members if member is not leader(cluster))
+    client = connect(*frozen.endpoints, *(e for e in cluster.endpoints if e not in frozen.endpoints))
+    frozen.pause()
+    with within(3):
+        client["/a"] = 1
+
+
+def test_a_killed_leader_costs_an_election(cluster: local.LocalCluster, connect: Connect) -> None:
+    """Writes that are not sent while there is no leader are not in doubt."""
+    client = connect(*cluster.endpoints, timeout=10)
+    client["/a"] = 0
+    first = leader(cluster)
+    first.kill()
+    doubtful = 0
+    with within(10):
+        for number in range(1, 50):
+            try:
+                client["/a"] = number
+            except OutcomeUnknown:
+                doubtful += 1
+    assert doubtful <= 1
+    assert client["/a"] in (49, 48)
+
+
+def test_a_member_that_is_cut_off_from_its_cluster(cluster: local.LocalCluster, connect: Connect) -> None:
+    """It refuses at once, and the next one is asked."""
+    lonely = cluster.members[0]
+    client = connect(*lonely.endpoints, timeout=1)
+    client["/a"] = 1
+    for member in cluster.members[1:]:
+        member.pause()
+
+    def refused() -> bool:
+        try:
+            client["/a"] = 2
+        except Unavailable as error:
+            return "no leader" in str(error) and not isinstance(error, OutcomeUnknown)
+        return False
+
+    until(refused)
+    with within(1.5), pytest.raises(Unavailable, match="refused for now: no leader"):
+        client["/a"]
+
+
+def test_a_member_goes_and_the_next_takes_over(
+    cluster: local.LocalCluster, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = connect(*cluster.endpoints)
+    client["/a"] = 1
+    cluster.members[0].kill()
+    with caplog.at_level(logging.INFO, "link_kv.wire"), within(5):
+        assert client["/a"] == 1
+    gone, following = cluster.endpoints[:2]
+    assert any(
+        f"etcd at {gone} does not answer, going on with {following}" in line for line in caplog.messages
+    )
+    assert f"etcd at {following} answers" in caplog.messages
+
+
+def test_all_members_are_tried_before_a_read_fails(cluster: local.LocalCluster, connect: Connect) -> None:
+    client = connect(*cluster.endpoints, timeout=2)
+    client["/a"] = 1
+    for member in cluster.members:
+        member.pause()
+    with within(2.5), pytest.raises(DeadlineExceeded):
+        client["/a"]
+
+
+# Many at once
+
+
+def test_threads_go_on_while_the_connection_breaks(proxy: Proxy, connect: Connect) -> None:
+    client = connect(proxy.endpoint, timeout=20)
+    client["/n"] = 0
+    errors: list[BaseException] = []
+
+    def read(stop: Callable[[], bool]) -> None:
+        try:
+            while not stop():
+                assert client["/n"] == 0
+        except BaseException as error:  # noqa: BLE001 - any of them fails the test
+            errors.append(error)
+
+    stop = threading.Event()
+    threads = [threading.Thread(target=read, args=(stop.is_set,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):
+        proxy.cut()
+        stop.wait(0.05)
+    stop.set()
+    for thread in threads:
+        thread.join(20)
+    assert not errors
