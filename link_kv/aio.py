@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
-from link_kv._core import locks, operations, stm
+from link_kv._core import operations, stm
 from link_kv._core.calls import Wire
 from link_kv._core.config import Config
 from link_kv._core.connection import Connection
 from link_kv._core.exchange import Exchange, Namespace
-from link_kv._core.leases import Lease
+from link_kv._core.keeper import Keeper, Work
+from link_kv._core.leases import Lease, SessionBase
+from link_kv._core.locks import Mutex
 from link_kv._core.operations import Entry
-from link_kv.errors import LockLost, LockRefused, NotFound
 from link_kv.tree import MISSING
 
 __all__ = ["Entry", "EtcdMiddleware", "Lock", "Past", "Raw", "Session", "Transaction"]
 
 T = TypeVar("T")
-
-_REQUIRED: Any = object()
 
 
 class _Reader:
@@ -131,14 +130,9 @@ class EtcdMiddleware(Connection, _Reader):
         """Delete a leaf or a tree, and return the revision. Raises `NotFound`."""
         return await operations.delete(self._exchange(), path)
 
-    async def pop(self, path: str, default: Any = _REQUIRED) -> Any:
-        """Delete a leaf or tree and return the value it had, atomically."""
-        try:
-            return await operations.pop(self._exchange(), path)
-        except NotFound:
-            if default is _REQUIRED:
-                raise
-            return default
+    async def pop(self, path: str, default: Any = MISSING) -> Any:
+        """Delete a leaf or tree and return the value it had, atomically; ``default`` when there is none."""
+        return await operations.pop(self._exchange(), path, default)
 
     async def popitem(self) -> tuple[str, Any]:
         """Delete the first leaf and return its path and value; `NotFound` when there is none."""
@@ -178,164 +172,108 @@ class EtcdMiddleware(Connection, _Reader):
         return Past(self._space, revision)
 
 
-class Session:
-    """A lease, kept alive by one task. The twin of `link_kv.sessions.Session`.
+class _TaskRun:
+    """A keeper at work as a task."""
 
-    ``async with Session(client) as session:`` grants and ends it; or `open` and `close`.
+    def __init__(self, work: Work) -> None:
+        self._woken = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(work(self._pause), name="link-kv-sessions")
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def end(self) -> None:
+        self._task.cancel()
+
+    async def join(self, seconds: float | None) -> None:
+        await asyncio.wait([self._task], timeout=seconds)
+
+    async def _pause(self, seconds: float) -> bool:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), seconds)
+        self._woken.clear()
+        return False  # it is cancelled to end
+
+
+def _new_lease(client: EtcdMiddleware, ttl: float, renew: bool = False) -> Lease[asyncio.Event]:
+    def find_keeper() -> Keeper:
+        keepers, loop = client._keepers, asyncio.get_running_loop()
+        for other in [other for other in keepers if other.is_closed()]:
+            del keepers[other]
+        return keepers.setdefault(loop, Keeper(client._space.caller, _TaskRun))
+
+    return Lease(client._space, ttl, renew, asyncio.Event(), find_keeper)
+
+
+class Session(SessionBase[asyncio.Event]):
+    """A lease, kept alive by a task. The twin of `link_kv.Session`, with the same options.
+
+    ``async with Session(client) as session:`` gets the lease and ends it; or `open` and `close`. Its task
+    belongs to the event loop in which it was opened.
     """
 
     def __init__(self, client: EtcdMiddleware, ttl: float = 10, *, renew: bool = False) -> None:
-        self._client = client
-        self._lease = Lease(client._space, ttl)
-        self._renew = renew
-        self._stop = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self.lost = asyncio.Event()
-        """Set when the lease must be taken as lost; cleared when it was renewed."""
+        super().__init__(_new_lease(client, ttl, renew))
 
     async def open(self) -> None:
-        """Get the lease, and keep it alive from now on."""
-        await self._lease.grant()
-        self._task = asyncio.create_task(self._lease.keep(self._pause, self._renew, self.lost))
-
-    async def _pause(self, seconds: float) -> bool:
-        try:
-            await asyncio.wait_for(self._stop.wait(), seconds)
-        except (TimeoutError, asyncio.TimeoutError):
-            return False
-        return True
-
-    @property
-    def lease(self) -> int:
-        """The lease's id, another one after a renewal; 0 when closed."""
-        return self._lease.id
-
-    @property
-    def ttl(self) -> int:
-        """The seconds that etcd granted."""
-        return self._lease.ttl
-
-    @property
-    def alive(self) -> bool:
-        """Whether the lease is certainly still there, and this process is its own."""
-        return self._lease.alive
-
-    def check(self) -> None:
-        """Raise `LeaseLost` unless the lease is certainly still there."""
-        self._lease.check()
+        """Get the lease, and keep it alive from now on. Does nothing when it is open."""
+        await self._lease.open()
 
     async def put(self, path: str, value: Any) -> int:
-        """Write a value that goes with the session, and return the revision."""
-        at = self._client._space.place(path)
-        return await self._lease.put(at, operations.layer(value, at))
+        """Write a value that goes with the session. See `link_kv.Session.put`."""
+        return await self._lease.put(path, value)
 
     async def delete(self, path: str) -> int:
         """Delete what was put under the session, and return the revision. Raises `NotFound`."""
-        self._lease.unregister(self._client._space.place(path))
-        return await self._client.delete(path)
+        return await self._lease.delete(path)
 
     async def close(self) -> None:
-        """End the lease, and every key under it. May be called twice."""
-        self._stop.set()
-        if self._task is not None:
-            self._task.cancel()
-        await self._lease.revoke()
-        self.lost.set()
+        """End the lease, and every key under it. May be called twice. See `link_kv.Session.close`."""
+        await self._lease.close()
 
     async def __aenter__(self) -> Session:
-        await self.open()
+        await self._lease.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
-
-    def __repr__(self) -> str:
-        return f"<Session {self._lease.id:x} {'alive' if self.alive else 'lost'}, ttl {self._lease.ttl} s>"
+        await self._lease.close()
 
 
-class Lock:
-    """A lock that any program may ask for by name, fair and fenced. The twin of `link_kv.sessions.Lock`."""
+class Lock(Mutex["EtcdMiddleware", asyncio.Event]):
+    """A lock that any program may ask for by name, fair and fenced. The twin of `link_kv.Lock`.
 
-    def __init__(self, client: EtcdMiddleware, name: str, *, shared: bool = False, ttl: float = 10) -> None:
-        locks.directory(client._space, name)
-        self._client = client
-        self.name = name
-        self.shared = shared
-        self._ttl = ttl
-        self._session: Session | None = None
-        self._claim: locks.Claim | None = None
+    ``async with Lock(client, 'name') as lock:`` waits as long as it takes, and never enters without the lock.
+    Cancelling a task that waits takes it out of the queue.
+    """
 
     async def acquire(self, timeout: float | None = None) -> bool:
-        """Wait for the lock, for ``timeout`` seconds at most; whether it was got. 0 asks once."""
-        if self._claim is not None:
-            raise LockRefused(f"lock {self.name}: is held by this very object")
-        deadline = None if timeout is None else time.monotonic() + timeout
-        session = Session(self._client, self._ttl)
-        got = False
-        try:
-            await session.open()
-            claim = locks.Claim(self._client._space, self.name, self.shared, session._lease)
-            await claim.enter()
-            got = await claim.wait(deadline)
-        finally:
-            if not got:
-                await session.close()
-        if got:
-            self._session, self._claim = session, claim
-        return got
+        """Wait for the lock, for ``timeout`` seconds at most. See `link_kv.Lock.acquire`."""
+        return await self._acquire(timeout)
 
     async def release(self) -> None:
         """Give the lock up. Raises `LockLost` when it was lost before; it is given up all the same."""
-        session, claim = self._session, self._claim
-        if session is None or claim is None:
-            raise LockRefused(f"lock {self.name}: is not held")
-        self._session = self._claim = None
-        held = session.alive
-        await session.close()
-        if not held:
-            raise LockLost(f"lock {self.name}: was lost before it was released")
+        await self._release()
 
     async def __aenter__(self) -> Lock:
-        await self.acquire()
+        await self._acquire(None)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            await self.release()
-        except LockLost:
-            if error is None:
-                raise
+        await self._leave(error)
 
-    def _held(self) -> locks.Claim:
-        if self._claim is None:
-            raise LockLost(f"lock {self.name}: is not held")
-        return self._claim
-
-    @property
-    def held(self) -> bool:
-        """Whether the lock is certainly still held."""
-        return self._session is not None and self._session.alive
-
-    @property
-    def token(self) -> int:
-        """A number that grows from holder to holder, and that none shares: etcd's create revision."""
-        return self._held().token
-
-    @property
-    def client(self) -> EtcdMiddleware:
-        """A client whose every write compares the token, and raises `LockLost` when the lock is gone."""
-        return self._client._fenced(self._held().fence())
+    def _new_lease(self) -> Lease[asyncio.Event]:
+        return _new_lease(self._client, self._ttl)
 
 
 class Transaction:
     """What a function given to `EtcdMiddleware.transaction` reads and writes.
 
     Reads are awaited, of one revision, and show what the function itself has written. Nothing is written
-    before the function returns.
+    before the function returns. For one task at a time.
     """
 
     def __init__(self, core: stm.Transaction) -> None:
@@ -343,22 +281,21 @@ class Transaction:
 
     async def __getitem__(self, path: str) -> Any:
         """``await t[path]``. Raises `NotFound`."""
-        value = await self._core.read(path)
-        if value is MISSING:
-            raise operations.missing(path)
-        return value
+        return await self._core.get(path)
 
     async def get(self, path: str, default: Any = None) -> Any:
-        value = await self._core.read(path)
-        return default if value is MISSING else value
+        """The value at a path, or ``default`` when nothing is there."""
+        return await self._core.read(path, default)
 
     async def contains(self, path: str) -> bool:
+        """Whether a leaf or a tree is at a path."""
         return await self._core.contains(path)
 
     def __setitem__(self, path: str, value: Any) -> None:
         self._core.write(path, value)
 
     async def delete(self, path: str) -> None:
+        """Delete a leaf or a tree. Raises `NotFound`."""
         await self._core.delete(path)
 
 

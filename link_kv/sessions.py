@@ -1,7 +1,8 @@
-"""Sessions, locks and transactions: what several programs need to change one state.
+"""Sessions and locks: what several programs need to change one state.
 
 A `Session` is a lease that is kept alive. A `Lock` is held under a session of its own, is fair, and fences
-what is written under it. A transaction reads and writes many paths as one.
+what is written under it. A `Transaction` reads and writes many paths as one
+(`link_kv.EtcdMiddleware.transaction`).
 
 Three things are called lock. This one, `Lock`, is for any program: it queues, and it is fenced. The lock of a
 link to a service gates links, and refuses at once. An endpoint's lockout accepts changes only with a key.
@@ -9,18 +10,17 @@ link to a service gates links, and refuses at once. An endpoint's lockout accept
 
 from __future__ import annotations
 
+import os
 import threading
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from link_kv._core import locks, stm
+from link_kv._core import stm
 from link_kv._core.calls import run
-from link_kv._core.leases import Lease
-from link_kv._core.operations import layer, missing
-from link_kv.errors import LockLost, LockRefused
-from link_kv.tree import MISSING
+from link_kv._core.keeper import Keeper, Work
+from link_kv._core.leases import Lease, SessionBase
+from link_kv._core.locks import Mutex
 
 if TYPE_CHECKING:
     from link_kv.middleware import EtcdMiddleware
@@ -30,8 +30,42 @@ T = TypeVar("T")
 __all__ = ["Lock", "Session", "Transaction"]
 
 
-class Session:
-    """A lease, kept alive by one thread of this process, at a third of its time to live.
+class _ThreadRun:
+    """A keeper at work in a thread."""
+
+    def __init__(self, work: Work) -> None:
+        self._woken = threading.Event()
+        self._over = False
+        self._thread = threading.Thread(
+            target=lambda: run(work(self._pause)), name="link-kv-sessions", daemon=True
+        )
+        self._thread.start()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def end(self) -> None:
+        self._over = True
+        self._woken.set()
+
+    async def join(self, seconds: float | None) -> None:
+        self._thread.join(seconds)
+
+    async def _pause(self, seconds: float) -> bool:
+        self._woken.wait(seconds)
+        self._woken.clear()
+        return self._over
+
+
+def _new_lease(client: EtcdMiddleware, ttl: float, renew: bool = False) -> Lease[threading.Event]:
+    def find_keeper() -> Keeper:
+        return client._keepers.setdefault(os.getpid(), Keeper(client._space.caller, _ThreadRun))
+
+    return Lease(client._space, ttl, renew, threading.Event(), find_keeper)
+
+
+class Session(SessionBase[threading.Event]):
+    """A lease, kept alive by a thread of this process, at a third of its time to live.
 
     Args:
         client: the client whose cluster grants it.
@@ -39,60 +73,40 @@ class Session:
         renew: after a loss, get a new lease and write again what was `put` under the old one.
 
     What is `put` under the session goes with it: when it is closed, or when the process dies, is frozen for
-    longer than the ttl, or is cut off. `lost` is set as soon as this side must assume that the lease is gone:
-    its deadline is counted from when the last keepalive was sent, on a clock that goes on while the machine
-    is suspended. A forked child has no part in it. Thread-safe. Raises what the client raises when the lease
-    cannot be had.
+    longer than the ttl, or is cut off. A context manager that closes it.
+
+    `lost` is an event, set as soon as this side must assume that the lease is gone: the deadline is counted
+    from when the last keepalive was sent, on a clock that goes on while the machine is suspended. With
+    ``renew`` it is cleared once there is a new lease; without, a lost session stays lost.
+
+    A forked child has no part in it: there it is not `alive`, and closing it does nothing. Thread-safe.
+    Raises what the client raises when the lease cannot be had. While etcd does not answer, the session
+    stays alive until its deadline.
     """
 
     def __init__(self, client: EtcdMiddleware, ttl: float = 10, *, renew: bool = False) -> None:
-        self._client = client
-        self._lease = Lease(client._space, ttl)
-        self._renew = renew
-        self._stop = threading.Event()
-        self.lost = threading.Event()
-        """Set when the lease must be taken as lost; cleared when it was renewed."""
-        run(self._lease.grant())
-        self._thread = threading.Thread(target=self._keep, name="link-kv-session", daemon=True)
-        self._thread.start()
-
-    @property
-    def lease(self) -> int:
-        """The lease's id, another one after a renewal; 0 when closed."""
-        return self._lease.id
-
-    @property
-    def ttl(self) -> int:
-        """The seconds that etcd granted."""
-        return self._lease.ttl
-
-    @property
-    def alive(self) -> bool:
-        """Whether the lease is certainly still there, and this process is its own."""
-        return self._lease.alive
-
-    def check(self) -> None:
-        """Raise `LeaseLost` unless the lease is certainly still there."""
-        self._lease.check()
+        super().__init__(_new_lease(client, ttl, renew))
+        run(self._lease.open())
 
     def put(self, path: str, value: Any) -> int:
         """Write a value that goes with the session, and return the revision.
 
-        Raises `LeaseLost` when the session is gone. Refused below a list, where expiry would leave a gap.
+        Raises `LeaseLost` when the session is lost or closed. Refused below a list, where expiry would leave
+        a gap.
         """
-        at = self._client._space.place(path)
-        return run(self._lease.put(at, layer(value, at)))
+        return run(self._lease.put(path, value))
 
     def delete(self, path: str) -> int:
         """Delete what was put under the session, and return the revision. Raises `NotFound`."""
-        self._lease.unregister(self._client._space.place(path))
-        return self._client.delete(path)
+        return run(self._lease.delete(path))
 
     def close(self) -> None:
-        """End the lease, and every key under it. May be called twice; does nothing in a forked child."""
-        self._stop.set()
-        run(self._lease.revoke())
-        self.lost.set()
+        """End the lease, and every key under it. May be called twice; does nothing in a forked child.
+
+        When etcd does not answer within the client's timeout, the lease ends by itself, at the latest after
+        its ttl.
+        """
+        run(self._lease.close())
 
     def __enter__(self) -> Session:
         return self
@@ -102,18 +116,8 @@ class Session:
     ) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        state = "alive" if self.alive else "lost"
-        return f"<Session {self._lease.id:x} {state}, ttl {self._lease.ttl} s>"
 
-    def _keep(self) -> None:
-        async def pause(seconds: float) -> bool:
-            return self._stop.wait(seconds)
-
-        run(self._lease.keep(pause, self._renew, self.lost))
-
-
-class Lock:
+class Lock(Mutex["EtcdMiddleware", threading.Event]):
     """A lock that any program may ask for by name, fair and fenced.
 
     Args:
@@ -123,51 +127,28 @@ class Lock:
         ttl: seconds after which others get it when nothing is heard of this process.
 
     ``with Lock(client, 'name') as lock:`` waits as long as it takes, and never enters without the lock.
-    Who asked first gets it first. A process that was frozen for longer than the ttl has lost the lock without
-    knowing: so write through `client`, whose writes happen only while the lock is held, and raise `LockLost`
-    else. May be acquired again after a release; belongs to one thread at a time.
-    """
+    Who asked first gets it first: one who shares does not overtake one who does not.
 
-    def __init__(self, client: EtcdMiddleware, name: str, *, shared: bool = False, ttl: float = 10) -> None:
-        locks.directory(client._space, name)
-        self._client = client
-        self.name = name
-        self.shared = shared
-        self._ttl = ttl
-        self._session: Session | None = None
-        self._claim: locks.Claim | None = None
+    A process that was frozen for longer than the ttl has lost the lock without knowing. So write through
+    `client`: its writes compare the `token` in their own transaction, and raise `LockLost` when the lock is
+    gone. The block raises `LockLost` at its end, when the lock was lost in it.
+
+    An object is held once at a time, by one thread; threads that compete make one each. It may be acquired
+    again after a release. A forked child does not hold what its parent holds, and may acquire for itself.
+    """
 
     def acquire(self, timeout: float | None = None) -> bool:
         """Wait for the lock, for ``timeout`` seconds at most; whether it was got. 0 asks once.
 
-        Raises `LockLost` when the place in the queue was lost while waiting.
+        Asking itself may take as long as the client's timeout, and raises what the client raises when etcd
+        does not answer. While waiting, an etcd that does not answer is waited for. Raises `LockLost` when the
+        place in the queue was lost meanwhile, `LockRefused` when this very object is held already.
         """
-        if self._claim is not None:
-            raise LockRefused(f"lock {self.name}: is held by this very object")
-        deadline = None if timeout is None else time.monotonic() + timeout
-        session = Session(self._client, self._ttl)
-        got = False
-        try:
-            claim = locks.Claim(self._client._space, self.name, self.shared, session._lease)
-            run(claim.enter())
-            got = run(claim.wait(deadline))
-        finally:
-            if not got:
-                session.close()
-        if got:
-            self._session, self._claim = session, claim
-        return got
+        return run(self._acquire(timeout))
 
     def release(self) -> None:
         """Give the lock up. Raises `LockLost` when it was lost before; it is given up all the same."""
-        session, claim = self._session, self._claim
-        if session is None or claim is None:
-            raise LockRefused(f"lock {self.name}: is not held")
-        self._session = self._claim = None
-        held = session.alive
-        session.close()
-        if not held:
-            raise LockLost(f"lock {self.name}: was lost before it was released")
+        run(self._release())
 
     def __enter__(self) -> Lock:
         self.acquire()
@@ -176,65 +157,28 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self.release()
-        except LockLost:
-            if error is None:
-                raise
+        run(self._leave(error))
 
-    def _held(self) -> locks.Claim:
-        if self._claim is None:
-            raise LockLost(f"lock {self.name}: is not held")
-        return self._claim
-
-    @property
-    def held(self) -> bool:
-        """Whether the lock is certainly still held."""
-        return self._session is not None and self._session.alive
-
-    @property
-    def token(self) -> int:
-        """A number that grows from holder to holder, and that none shares: etcd's create revision."""
-        return self._held().token
-
-    @property
-    def lost(self) -> threading.Event:
-        """Set when the lock must be taken as lost."""
-        self._held()
-        assert self._session is not None
-        return self._session.lost
-
-    @property
-    def client(self) -> EtcdMiddleware:
-        """A client whose every write compares the token, and raises `LockLost` when the lock is gone.
-
-        It shares the connection of the client that the lock was made with, and is closed with it.
-        """
-        return self._client._fenced(self._held().fence())
-
-    def __repr__(self) -> str:
-        return f"<Lock {self.name!r} {'held' if self.held else 'not held'}>"
+    def _new_lease(self) -> Lease[threading.Event]:
+        return _new_lease(self._client, self._ttl)
 
 
 class Transaction:
-    """What a function given to `EtcdMiddleware.transaction` reads and writes.
+    """What a function given to `link_kv.EtcdMiddleware.transaction` reads and writes.
 
     Reads are of one revision, and show what the function itself has written. Nothing is written before the
-    function returns.
+    function returns. For one thread at a time.
     """
 
     def __init__(self, core: stm.Transaction) -> None:
         self._core = core
 
     def __getitem__(self, path: str) -> Any:
-        value = run(self._core.read(path))
-        if value is MISSING:
-            raise missing(path)
-        return value
+        return run(self._core.get(path))
 
     def get(self, path: str, default: Any = None) -> Any:
-        value = run(self._core.read(path))
-        return default if value is MISSING else value
+        """The value at a path, or ``default`` when nothing is there."""
+        return run(self._core.read(path, default))
 
     def __contains__(self, path: str) -> bool:
         return run(self._core.contains(path))
@@ -247,7 +191,7 @@ class Transaction:
 
 
 def transact(client: EtcdMiddleware, function: Callable[[Transaction], T]) -> T:
-    """See `EtcdMiddleware.transaction`."""
+    """See `link_kv.EtcdMiddleware.transaction`."""
 
     async def step(core: stm.Transaction) -> T:
         return function(Transaction(core))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from link_kv._core.calls import Caller, Wire
 from link_kv._core.config import Config, from_url, resolve
 from link_kv._core.exchange import Exchange, Fence, Namespace
 from link_kv.tree import prefix_bytes
+
+if TYPE_CHECKING:
+    from link_kv._core.keeper import Keeper
 
 C = TypeVar("C", bound="Connection")
 
@@ -20,6 +23,8 @@ class Connection(ABC):
 
     _config: Config
     _space: Namespace
+    _keepers: dict[Any, Keeper]
+    """What keeps its leases alive, by process or by event loop."""
 
     def __init__(
         self,
@@ -78,6 +83,7 @@ class Connection(ABC):
         prefix = prefix_bytes(config.prefix)
         self._config = config
         self._space = Namespace(Caller(config, self._wire(config)), prefix)
+        self._keepers = {}
 
     @staticmethod
     @abstractmethod
@@ -88,10 +94,10 @@ class Connection(ABC):
         return Exchange(self._space)
 
     def _fenced(self: C, fence: Fence) -> C:
-        """A twin on the same connection whose writes compare ``fence``."""
+        """A twin on the same connection whose writes compare ``fence`` too."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        twin._space = Namespace(self._space.caller, self._space.prefix, fence)
+        twin._space = self._space.fenced(fence)
         return twin
 
     @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from link_kv._core.calls import LEASE_GRANT, LEASE_REVOKE, RANGE, TXN, Caller, Repeat
+from link_kv._core.calls import KEEP_ALIVE, LEASE_GRANT, LEASE_REVOKE, RANGE, TXN, Caller, Repeat
 from link_kv._core.requests import (
     leaf_read_request,
     leaf_request,
@@ -17,7 +18,17 @@ from link_kv._core.requests import (
     txn_request,
     varint,
 )
-from link_kv.errors import AccessDenied, ConfigError, LockLost, NoSpace, TooLarge
+from link_kv.errors import (
+    AccessDenied,
+    ConfigError,
+    LeaseLost,
+    LinkKVError,
+    LockLost,
+    NoSpace,
+    OutcomeUnknown,
+    TooLarge,
+    Unavailable,
+)
 from link_kv.plan import Compare, Get, Operation, Plan, PutNew, reads
 from link_kv.tree import Place, place
 
@@ -34,6 +45,8 @@ class Outcome(NamedTuple):
     succeeded: bool
     revision: int
     response: Any
+    fences: int = 0
+    """How many fences were read behind the plan's own Gets."""
 
     def answers(self) -> list[Any]:
         """The answers to the operations, in order."""
@@ -41,7 +54,8 @@ class Outcome(NamedTuple):
 
     def found(self) -> list[Sequence[Any]]:
         """The key-values for each Get, in order."""
-        return [answer.response_range.kvs for answer in _flat(self.response.responses)]
+        found = [answer.response_range.kvs for answer in _flat(self.response.responses)]
+        return found[: len(found) - self.fences]
 
 
 def _flat(responses: Iterable[Any]) -> Iterator[Any]:
@@ -57,18 +71,18 @@ class Fence(NamedTuple):
 
     key: bytes
     created: int
-    check: Callable[[], None]
-    """Raises `LockLost` when it is known here already."""
-    lost: str
+    name: str
+    lost: Callable[[], str | None]
+    """Why the lock is known here to be lost; None when it is not."""
 
 
 class Namespace:
     """A prefix on a cluster, and what is known of the layout there. Shared by all operations of a client."""
 
-    def __init__(self, caller: Caller, prefix: bytes, fence: Fence | None = None) -> None:
+    def __init__(self, caller: Caller, prefix: bytes, fences: tuple[Fence, ...] = ()) -> None:
         self.caller = caller
         self.prefix = prefix
-        self.fence = fence
+        self.fences = fences
         self.leaves: set[bytes] = set()
         """Keys where a leaf was found when last looked at."""
         self.checked = False
@@ -77,6 +91,12 @@ class Namespace:
 
     def place(self, path: str) -> Place:
         return place(path, self.prefix)
+
+    def fenced(self, fence: Fence) -> Namespace:
+        """The same, with one fence more."""
+        twin = Namespace(self.caller, self.prefix, (*self.fences, fence))
+        twin.checked, twin.new_layout = self.checked, self.new_layout
+        return twin
 
 
 def new_lease_id() -> int:
@@ -159,29 +179,38 @@ class Exchange:
         space = self.space
         if not space.checked:
             await self._check_layout()
-        extra = space.new_layout
-        fence = space.fence
-        if fence is not None:
-            fence.check()
-            compare = Compare(fence.key, "create", "=", fence.created)
-            plan = plan._replace(
-                compares=(compare, *plan.compares), otherwise=(*plan.otherwise, Get(fence.key))
-            )
+        fences = space.fences
+        for fence in fences:
+            if why := fence.lost():
+                raise LockLost(f"{path}: lock {fence.name}: {why}; nothing was written")
+        if fences:
+            compares = (Compare(fence.key, "create", "=", fence.created) for fence in fences)
+            gets = (Get(fence.key, keys_only=True) for fence in fences)
+            plan = plan._replace(compares=(*compares, *plan.compares), otherwise=(*plan.otherwise, *gets))
+        settling = space.caller.settling
+        if settling is not None:
+            plan = plan._replace(operations=settling.prepare(plan.operations))
         repeat = Repeat.GUARDED if plan.guarded else Repeat.ONCE
+        extra = space.new_layout
         try:
             outcome = await self._write(txn_request(plan, extra), repeat, path)
         except AccessDenied:
             if not extra:
                 raise
             # A role that may write its own keys and not the layout's.
-            space.new_layout = ()
-            return await self.commit(plan, path)
-        if fence is not None and not outcome.succeeded:
-            found = outcome.found()[-1]
-            if not found or found[0].create_revision != fence.created:
-                raise LockLost(f"{path}: {fence.lost}; nothing was written")
+            space.new_layout = extra = ()
+            outcome = await self._write(txn_request(plan), repeat, path)
+        if fences and not outcome.succeeded:
+            for fence, found in zip(fences, outcome.found()[-len(fences) :], strict=True):
+                if not found or found[0].create_revision != fence.created:
+                    raise LockLost(
+                        f"{path}: lock {fence.name}: is lost, another may hold it by now; nothing was written"
+                    )
+            outcome = outcome._replace(fences=len(fences))
         if extra and outcome.succeeded:
             space.new_layout = ()
+        if settling is not None and outcome.succeeded:
+            await settling.settle(plan.operations, outcome.answers(), outcome.revision)
         return outcome
 
     async def assign(self, at: Place, stored: bytes) -> Outcome | None:
@@ -190,7 +219,7 @@ class Exchange:
         if not space.checked:
             await self._check_layout()
         request = leaf_request(at, stored)
-        if request is None or space.new_layout or space.fence is not None:
+        if request is None or space.new_layout or space.fences or space.caller.settling is not None:
             return None
         return await self._write(request, Repeat.ONCE, at.path)
 
@@ -216,12 +245,48 @@ class Exchange:
             )
         space.checked = True
 
+    # Leases
+
     async def grant(self, lease: int, ttl: float) -> int:
         """Make a lease of at least ``ttl`` seconds; the seconds that etcd granted."""
         request = b"\x08" + varint(max(1, math.ceil(ttl))) + b"\x10" + varint(lease)
-        answer = await self.space.caller.call(LEASE_GRANT, request, Repeat.GUARDED, self.deadline)
+        try:
+            answer = await self.space.caller.call(LEASE_GRANT, request, Repeat.GUARDED, self.deadline)
+        except OutcomeUnknown as unknown:
+            # The id is nobody else's: if etcd knows it, the request did arrive.
+            with contextlib.suppress(Unavailable):
+                if granted := await self.keep_alive(lease):
+                    return granted
+            await self.abandon(lease)
+            raise unknown from None
+        except LinkKVError:
+            raise
+        except BaseException:
+            await self.abandon(lease)  # cancelled
+            raise
         return int(answer.TTL)
 
+    async def keep_alive(self, lease: int) -> int:
+        """Prolong a lease; the seconds that it has from now on, 0 when etcd does not know it."""
+        request = b"\x08" + varint(lease)
+        answer = await self.space.caller.call(KEEP_ALIVE, request, Repeat.READ, self.deadline)
+        return max(0, int(answer.TTL))
+
     async def revoke(self, lease: int) -> None:
+        """End a lease, with every key under it. Raises `LeaseLost` when etcd does not know it."""
         request = b"\x08" + varint(lease)
         await self.space.caller.call(LEASE_REVOKE, request, Repeat.GUARDED, self.deadline)
+
+    async def abandon(self, lease: int) -> None:
+        """Try for a second to end a lease that nobody will hear of. Cancelling does not stop this."""
+        await self.space.caller.wire.finish(self._abandon(lease))
+
+    async def _abandon(self, lease: int) -> None:
+        self.deadline = time.monotonic() + min(1.0, self.space.caller.config.timeout)
+        with contextlib.suppress(LinkKVError):  # it expires by itself
+            try:
+                await self.revoke(lease)
+            except LeaseLost:
+                # When the grant was cancelled, it may still be on its way.
+                await self.space.caller.wire.sleep(0.1)
+                await self.revoke(lease)

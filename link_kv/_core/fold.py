@@ -2,60 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from link_kv.errors import ListIndexError, NotATree, NotFound, PathError
 from link_kv.tree import MISSING, Place, decode_name, encode_name, is_index
 
 
+class _Node:
+    __slots__ = ("at", "below", "value")
+
+    def __init__(self) -> None:
+        self.at: Place | None = None
+        self.value: Any = None
+        self.below: dict[str, _Node] = {}
+
+    def writes(self) -> Iterator[tuple[Place, Any]]:
+        """What is written here or below, in the order in which it came."""
+        if self.at is not None:
+            yield self.at, self.value
+        for node in self.below.values():
+            yield from node.writes()
+
+
 class Overlay:
     """Writes to places none of which is above another. A value of `MISSING` is a deletion."""
 
-    class _Node:
-        __slots__ = ("at", "below", "value")
-
-        def __init__(self) -> None:
-            self.at: Place | None = None
-            self.value: Any = None
-            self.below: dict[str, Overlay._Node] = {}
-
     def __init__(self) -> None:
-        self._root = Overlay._Node()
+        self._root = _Node()
 
     def assign(self, at: Place, value: Any) -> None:
         """Take one more assignment, as a dict would.
 
         Raises `NotATree` below a leaf assigned before, `ListIndexError` beyond the end of a list.
         """
+        if not at.segments:
+            raise PathError("/: the root cannot be assigned; name a path below it")
         node = self._root
         for depth, segment in enumerate(at.segments):
             if node.at is not None:
                 node.value = _set(node.value, at, depth, value)
                 return
-            node = node.below.setdefault(segment, Overlay._Node())
+            node = node.below.setdefault(segment, _Node())
         node.at, node.value, node.below = at, value, {}
 
-    def remove(self, at: Place) -> bool:
-        """Take a deletion inside what was assigned before; False when nothing assigned holds the place.
-
-        Raises `NotFound` when the place is not in what was assigned.
-        """
+    def remove(self, at: Place) -> None:
+        """Take one deletion, of something that is there and is in no list."""
         node = self._root
         for depth, segment in enumerate(at.segments):
             if node.at is not None:
                 rest = take_from(node.value, at, depth)
-                node.value = MISSING if rest == {} and isinstance(rest, dict) else rest
+                node.value = MISSING if _is_empty_dict(rest) else rest
+                return
+            node = node.below.setdefault(segment, _Node())
+        node.at, node.value, node.below = at, MISSING, {}
+
+    def touches(self, at: Place) -> bool:
+        """Whether something at, above or below a place was written."""
+        node = self._root
+        for segment in at.segments:
+            if node.at is not None:
                 return True
             if segment not in node.below:
                 return False
             node = node.below[segment]
-        if node.at is not None and node.value is MISSING:
-            raise NotFound(f"{at.path}: nothing is there")
-        return False
+        return True
 
     def known(self, at: Place) -> tuple[bool, Any]:
-        """Whether the value at a place follows from what was assigned alone, and that value."""
+        """Whether the value at a place follows from what was written alone, and that value."""
         node = self._root
         for depth, segment in enumerate(at.segments):
             if node.at is not None:
@@ -66,44 +80,36 @@ class Overlay:
         return (True, node.value) if node.at is not None else (False, MISSING)
 
     def over(self, value: Any, at: Place) -> Any:
-        """The value at a place, given what lies under the assignments; the value itself stays as it was."""
+        """The value at a place, given what lies under the writes; the value itself stays as it was."""
         node = self._root
         for segment in at.segments:
             if segment not in node.below:
                 return value
             node = node.below[segment]
-        found: list[tuple[Place, Any]] = []
-        _collect(node, found)
-        for place, assigned in found:
-            if assigned is MISSING:
-                value = take_from(value, place, len(at.segments), missing_is_fine=True)
-                value = MISSING if value == {} and isinstance(value, dict) and at.segments else value
-            else:
-                value = _set(value, place, len(at.segments), assigned)
+        depth = len(at.segments)
+        for place, written in node.writes():
+            if written is not MISSING:
+                value = _set(value, place, depth, written)
+                continue
+            value = take_from(value, place, depth, missing_is_fine=True)
+            if depth and _is_empty_dict(value):
+                value = MISSING
         return value
 
     def writes(self) -> list[tuple[Place, Any]]:
-        found: list[tuple[Place, Any]] = []
-        _collect(self._root, found)
-        return found
+        return list(self._root.writes())
 
 
 def fold(pairs: Iterable[tuple[str, Any]], place: Callable[[str], Place]) -> list[tuple[Place, Any]]:
     """Assignments to places none of which is above another, with the same effect as ``pairs`` in order."""
     overlay = Overlay()
     for path, value in pairs:
-        at = place(path)
-        if not at.segments:
-            raise PathError("/: the root cannot be assigned; name a path below it")
-        overlay.assign(at, value)
+        overlay.assign(place(path), value)
     return overlay.writes()
 
 
-def _collect(node: Overlay._Node, found: list[tuple[Place, Any]]) -> None:
-    if node.at is not None:
-        found.append((node.at, node.value))
-    for below in node.below.values():
-        _collect(below, found)
+def _is_empty_dict(value: Any) -> bool:
+    return isinstance(value, dict) and not value
 
 
 def _set(container: Any, at: Place, depth: int, value: Any) -> Any:
@@ -159,11 +165,10 @@ def take_from(container: Any, at: Place, depth: int, *, missing_is_fine: bool = 
         raise NotFound(f"{at.path}: nothing is there")
     rest = MISSING if last else take_from(found, at, depth + 1, missing_is_fine=missing_is_fine)
     if isinstance(container, dict):
-        emptied = isinstance(rest, dict) and not rest and found != {}
-        if rest is MISSING or emptied:
-            name = decode_name(segment)
+        name = decode_name(segment)
+        if rest is MISSING or (_is_empty_dict(rest) and found):
             return {key: value for key, value in container.items() if key != name}
-        return {**container, decode_name(segment): rest}
+        return {**container, name: rest}
     items = list(container)
     if rest is MISSING:
         del items[int(segment) - 1]

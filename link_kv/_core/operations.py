@@ -5,7 +5,6 @@ An operation is an ``async def`` over an `Exchange`. How the plans are made is i
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import math
 from bisect import bisect_left
@@ -78,7 +77,7 @@ def layer(value: Any, at: Place) -> Layer:
     return Layer(encode(value, at.path), Flat([], []))
 
 
-def _not_root(at: Place, what: str) -> None:
+def not_root(at: Place, what: str) -> None:
     if not at.segments:
         raise PathError(f"/: the root cannot be {what}; name a path below it")
 
@@ -243,22 +242,25 @@ async def put(
 ) -> int:
     """Replace what is at a path; the revision of the write."""
     at = ex.place(path)
-    _not_root(at, "assigned")
+    not_root(at, "assigned")
     _check_ttl(ttl, at.path)
     if revision is not None and (not isinstance(revision, int) or revision < 0):
         raise RevisionError(f"{at.path}: revision={revision!r}: a revision is a whole number, 0 for create")
     lay = layer(value, at)
     if ttl is None:
         return await write(ex, at, lay, revision, 0)
+    # Cancelled between the write and its answer, it would leave a lease, or end one that a value is under.
+    return await ex.space.caller.wire.finish(_put_leased(ex, at, lay, revision, ttl))
+
+
+async def _put_leased(ex: Exchange, at: Place, lay: Layer, revision: int | None, ttl: float) -> int:
     lease = new_lease_id()
+    await ex.grant(lease, ttl)
     try:
-        await ex.grant(lease, ttl)
         return await write(ex, at, lay, revision, lease)
-    except BaseException as error:
-        # Also when cancelled: nobody is told of the lease, so nobody would end it.
+    except LinkKVError as error:
         if not isinstance(error, OutcomeUnknown):
-            with contextlib.suppress(LinkKVError):  # it expires by itself
-                await ex.revoke(lease)
+            await ex.abandon(lease)
         raise
 
 
@@ -381,7 +383,7 @@ async def _create(ex: Exchange, at: Place, lay: Layer, lease: int) -> tuple[int,
 
 async def create(ex: Exchange, path: str, value: Any, ttl: float | None = None) -> int:
     at = ex.place(path)
-    _not_root(at, "created")
+    not_root(at, "created")
     try:
         return await put(ex, path, value, revision=0, ttl=ttl)
     except KeyExists:
@@ -390,7 +392,7 @@ async def create(ex: Exchange, path: str, value: Any, ttl: float | None = None) 
 
 async def setdefault(ex: Exchange, path: str, value: Any) -> Any:
     at = ex.place(path)
-    _not_root(at, "assigned")
+    not_root(at, "assigned")
     _, existing = await _create(ex, at, layer(value, at), 0)
     return value if existing is MISSING else existing
 
@@ -401,15 +403,21 @@ async def setdefault(ex: Exchange, path: str, value: Any) -> Any:
 async def delete(ex: Exchange, path: str) -> int:
     """Delete a leaf or a tree; the revision of the delete."""
     at = ex.place(path)
-    _not_root(at, "deleted")
+    not_root(at, "deleted")
     revision, _ = await _remove(ex, at, previous=False)
     return revision
 
 
-async def pop(ex: Exchange, path: str) -> Any:
+async def pop(ex: Exchange, path: str, default: Any = MISSING) -> Any:
+    """Delete a leaf or a tree; the value that it had, or ``default`` when nothing is there."""
     at = ex.place(path)
-    _not_root(at, "popped")
-    _, value = await _remove(ex, at, previous=True)
+    not_root(at, "popped")
+    try:
+        _, value = await _remove(ex, at, previous=True)
+    except NotFound:
+        if default is MISSING:
+            raise
+        return default
     return value
 
 
@@ -612,7 +620,7 @@ def _below(places: Sequence[Place], keys: list[bytes]) -> list[tuple[bool, list[
 async def append(ex: Exchange, path: str, value: Any) -> str:
     """Add an item to a list, made when nothing is there; the path of the item."""
     at = ex.place(path)
-    _not_root(at, "appended to")
+    not_root(at, "appended to")
     while True:
         mod, last = await _last_index(ex, at)
         if mod == 0:
