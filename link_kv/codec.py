@@ -66,7 +66,7 @@ _DIGITS_AND_SPACE = ("0123456789" + _SPACE).encode()
 _INTEGER = re.compile(rb"[ \t\n\r]*-?[1-9][0-9]*[ \t\n\r]*")
 # The lowest limit that sys.set_int_max_str_digits accepts.
 _LOWEST_DIGIT_LIMIT = 640
-# Floats of this size are never a long integer that orjson has rounded.
+# Between these, what orjson reads as a float was written as one: it rounds only longer integers.
 _FLOAT_MIN, _FLOAT_MAX = -(2.0**63), 2.0**63
 _BYTES_MARK = b"\xff"
 _NPY_MAGIC = b"\x93NUMPY"
