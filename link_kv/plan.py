@@ -325,27 +325,32 @@ def no_list_above(place: Place) -> tuple[Compare, ...]:
     return tuple(absent(above.marker) for above in place.ancestors())
 
 
+def markers_again(markers: Sequence[Any]) -> list[Operation]:
+    """Rewrite the markers of lists, given as they were read: a delete inside a list shows only there."""
+    return [Put(marker.key, LIST, marker.lease) for marker in markers]
+
+
 def delete_in_item(
-    place: Place, item: Place, lists: Sequence[tuple[Place, int]], found: Sequence[Any], revision: int
+    place: Place, item: Place, markers: Sequence[Any], found: Sequence[Any], revision: int
 ) -> Plan:
-    """Delete below a list's item. ``lists`` are the lists above with the revisions of their markers;
+    """Delete below a list's item. ``markers`` are the markers of the lists above, which are to be compared;
     ``found`` are the visible key-values of the item at ``revision``."""
-    gone = [kv.key for kv in found if kv.key == place.key or place.marker <= kv.key < place.end]
-    compares = [unmoved(above.marker, mod) for above, mod in lists]
-    compares += (quiet(item.marker, item.end, revision), present(gone[0]))
-    operations: list[Operation] = [*delete(place)]
-    operations += [Put(above.marker, LIST) for above, _ in lists]
+    gone = [kv for kv in found if kv.key == place.key or place.marker <= kv.key < place.end]
+    compares = (quiet(item.marker, item.end, revision), present(gone[0].key))
+    operations = [*delete(place), *markers_again(markers)]
     if len(gone) == len(found):
-        operations.append(Put(item.marker, EMPTY_DICT))
-    return Plan(tuple(compares), operations, guarded=True)
+        operations.append(Put(item.marker, EMPTY_DICT, gone[0].lease))
+    return Plan(compares, operations, guarded=True)
 
 
-def delete_item(index: int, lists: Sequence[tuple[Place, int]], found: Sequence[Any], revision: int) -> Plan:
-    """Delete an item of the innermost of ``lists`` and move those behind it up.
+def delete_item(
+    above: Place, index: int, markers: Sequence[Any], found: Sequence[Any], revision: int
+) -> Plan:
+    """Delete an item of a list and move those behind it up.
 
-    ``found`` are all key-values below that list at ``revision``, housekeeping of its items included.
+    ``markers`` are those of the list and of each list above it, which are to be compared; ``found`` are all
+    key-values below the list at ``revision``, housekeeping of its items included.
     """
-    above, _ = lists[-1]
     start = len(above.marker)
     old: set[bytes] = set()
     new: dict[bytes, Put] = {}
@@ -361,9 +366,7 @@ def delete_item(index: int, lists: Sequence[tuple[Place, int]], found: Sequence[
         if number > index:
             key = above.marker + str(number - 1).encode() + slash + rest
             new[key] = Put(key, kv.value, kv.lease)
-    compares = [unmoved(place.marker, mod) for place, mod in lists]
-    compares.append(quiet(above.marker, above.end, revision))
     operations: list[Operation] = [*new.values()]
     operations += [Delete(key) for key in sorted(old - new.keys())]
-    operations += [Put(place.marker, LIST) for place, _ in lists]
-    return Plan(tuple(compares), operations, guarded=True)
+    operations += markers_again(markers)
+    return Plan((quiet(above.marker, above.end, revision),), operations, guarded=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import (
     ItemsView,
     Iterable,
@@ -17,7 +18,7 @@ from link_kv._core import operations
 from link_kv._core.calls import run
 from link_kv._core.exchange import Exchange, Namespace
 from link_kv._core.iterate import drive
-from link_kv.errors import NotATree, NotFound
+from link_kv.errors import ListIndexError, NotATree, NotFound
 from link_kv.tree import MISSING, decode_name, encode_name, segments_of
 
 if TYPE_CHECKING:
@@ -216,6 +217,15 @@ class Tree(MutableMapping[str, Any]):
                 return default
             raise NotFound(f"{self.path}: has no {name!r}") from None
 
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the first child, atomically, and return its name and its plain value."""
+        for name in self:
+            try:
+                return name, self.pop(name)
+            except NotFound:
+                continue  # others were faster
+        raise NotFound(f"{self.path}: is empty")
+
     def setdefault(self, name: str, default: Any = None) -> Any:
         """The child, made from ``default`` when it is not there, atomically."""
         path = self._path(name)
@@ -250,7 +260,10 @@ class TreeList(MutableSequence[Any]):
         self.path = client._space.place(path).path
 
     def _edit(self, edit: Any) -> Any:
-        return run(operations.edit_list(self._client._exchange(), self.path, edit))
+        try:
+            return run(operations.edit_list(self._client._exchange(), self.path, edit))
+        except IndexError as error:
+            raise ListIndexError(f"{self.path}: {error}") from None
 
     def _index(self, index: int) -> int:
         """The place of an item in etcd, for an index that may count from the end."""
@@ -258,7 +271,7 @@ class TreeList(MutableSequence[Any]):
             return index + 1
         place = len(self) + index + 1
         if place < 1:
-            raise IndexError(f"{self.path}: list index {index} out of range")
+            raise ListIndexError(f"{self.path}: list index {index} out of range")
         return place
 
     def __len__(self) -> int:
@@ -273,7 +286,7 @@ class TreeList(MutableSequence[Any]):
             return self.snapshot()[index]
         value = _child(self._client, f"{self.path}/{self._index(index)}")
         if value is MISSING:
-            raise IndexError(f"{self.path}: list index {index} out of range")
+            raise ListIndexError(f"{self.path}: list index {index} out of range")
         return value
 
     def __setitem__(self, index: int | slice, value: Any) -> None:
@@ -311,6 +324,13 @@ class TreeList(MutableSequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter(self.snapshot())
 
+    def __reversed__(self) -> Iterator[Any]:
+        return iter(self.snapshot()[::-1])
+
+    def index(self, value: Any, start: int = 0, stop: int = sys.maxsize) -> int:
+        """The index of the first item that is equal, all of one revision. Raises `ValueError`."""
+        return self.snapshot().index(value, start, stop)
+
     def __iadd__(self, values: Iterable[Any]) -> TreeList:
         self.extend(values)
         return self
@@ -340,7 +360,7 @@ class Raw(MutableMapping[bytes, bytes]):
     """
 
     def __init__(self, space: Namespace) -> None:
-        self._space = space
+        self._space = space.bare()
         self._range = operations.raw_range(space)
 
     def __getitem__(self, key: bytes) -> bytes:

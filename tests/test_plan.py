@@ -347,21 +347,20 @@ def test_a_delete_takes_the_leaf_the_tree_and_its_housekeeping_unless_a_list_is_
 
 def test_a_delete_below_an_item_rewrites_the_marker_of_each_list_above() -> None:
     found = [kv(b"/ns/l/1/m/2/a"), kv(b"/ns/l/1/m/2/b")]
-    lists = [(at("/l"), 3), (at("/l/1/m"), 4)]
-    plan = delete_in_item(at("/l/1/m/2/a"), at("/l/1/m/2"), lists, found, 10)
-    assert plan.compares == (
-        *(unmoved(b"/ns/l/", 3), unmoved(b"/ns/l/1/m/", 4)),
-        quiet(b"/ns/l/1/m/2/", b"/ns/l/1/m/20", 10),
-        present(b"/ns/l/1/m/2/a"),
-    )
-    assert plan.operations == [*delete(at("/l/1/m/2/a")), Put(b"/ns/l/", b"[]"), Put(b"/ns/l/1/m/", b"[]")]
+    markers = [kv(b"/ns/l/", b"[]", lease=5), kv(b"/ns/l/1/m/", b"[]")]
+    plan = delete_in_item(at("/l/1/m/2/a"), at("/l/1/m/2"), markers, found, 10)
+    assert plan.compares == (quiet(b"/ns/l/1/m/2/", b"/ns/l/1/m/20", 10), present(b"/ns/l/1/m/2/a"))
+    assert plan.operations == [
+        *delete(at("/l/1/m/2/a")),
+        *(Put(b"/ns/l/", b"[]", 5), Put(b"/ns/l/1/m/", b"[]")),
+    ]
     assert plan.guarded
 
 
 def test_a_delete_that_empties_an_item_leaves_an_empty_dict() -> None:
-    found = [kv(b"/ns/l/1/a/x"), kv(b"/ns/l/1/a/y")]
-    plan = delete_in_item(at("/l/1/a"), at("/l/1"), [(at("/l"), 3)], found, 10)
-    assert Put(b"/ns/l/1/", b"{}") in plan.operations
+    found = [kv(b"/ns/l/1/a/x", lease=5), kv(b"/ns/l/1/a/y", lease=5)]
+    plan = delete_in_item(at("/l/1/a"), at("/l/1"), [kv(b"/ns/l/", b"[]", lease=5)], found, 10)
+    assert Put(b"/ns/l/1/", b"{}", 5) in plan.operations
 
 
 def test_a_deleted_item_is_filled_by_those_behind_it() -> None:
@@ -375,8 +374,8 @@ def test_a_deleted_item_is_filled_by_those_behind_it() -> None:
         ),
         *(kv(b"/ns/l/5"), kv(b"/ns/l/6"), kv(b"/ns/l/7"), kv(b"/ns/l/8"), kv(b"/ns/l/9", b"nine")),
     ]
-    plan = delete_item(2, [(at("/l"), 3)], found, 10)
-    assert plan.compares == (unmoved(b"/ns/l/", 3), quiet(b"/ns/l/", b"/ns/l0", 10))
+    plan = delete_item(at("/l"), 2, found[:1], found, 10)
+    assert plan.compares == (quiet(b"/ns/l/", b"/ns/l0", 10),)
     assert plan.guarded
     after = survivors(plan.operations, {each.key: each.value for each in found})
     kept = {b"/ns/l/": b"[]", b"/ns/l/.link/items/x": b"v", b"/ns/l/1": b"v"}
@@ -397,7 +396,7 @@ def test_a_deleted_item_is_filled_by_those_behind_it() -> None:
 def test_a_list_without_an_item_is_what_python_makes_of_it(items: list[Any], index: int) -> None:
     index %= len(items)
     found = [kv(key, stored) for key, stored in sorted(flatten(items, at("/l")).pairs)]
-    plan = delete_item(index + 1, [(at("/l"), 3)], found, 10)
+    plan = delete_item(at("/l"), index + 1, found[:1], found, 10)
     after = survivors(plan.operations, {each.key: each.value for each in found})
     expected = as_stored(items)
     del expected[index]

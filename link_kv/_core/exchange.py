@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import secrets
 import time
@@ -88,6 +89,12 @@ class Namespace:
         self.checked = False
         self.new_layout: tuple[Operation, ...] = ()
         """What the next write adds, so that the layout's version is in etcd from the first write on."""
+
+    def bare(self) -> Namespace:
+        """The same for raw keys, which the layout does not concern."""
+        twin = copy.copy(self)
+        twin.checked, twin.new_layout = True, ()
+        return twin
 
     def place(self, path: str) -> Place:
         return place(path, self.prefix)

@@ -450,39 +450,40 @@ async def _remove_below_list(ex: Exchange, at: Place) -> tuple[int, Any] | None:
     value = _value(at, found[len(ancestors) :])
     if value is MISSING:
         raise missing(at.path)
-    lists: list[tuple[Place, int]] = []
+    lists: list[Place] = []
+    markers: list[Any] = []
     compares: list[plans.Compare] = []
     for above, marker in zip(ancestors, found, strict=False):
-        segment = at.segments[len(above.segments)]
         if not marker:
             compares.append(plans.absent(above.marker))
-        elif marker[0].value == LIST and is_index(segment):
-            lists.append((above, marker[0].mod_revision))
-        else:
-            compares.append(plans.unmoved(above.marker, marker[0].mod_revision))
-    if len(compares) + len(lists) > plans.MAX_COMPARES:
+            continue
+        compares.append(plans.unmoved(above.marker, marker[0].mod_revision))
+        if marker[0].value == LIST and is_index(at.segments[len(above.segments)]):
+            lists.append(above)
+            markers += marker
+    if len(compares) > plans.MAX_COMPARES:
+        # Whatever is put shows over the range; and without a put, a list only goes together with those in it.
         top = ancestors[0]
-        compares = [plans.quiet(top.marker, top.end, revision)]
+        compares = [plans.quiet(top.key, top.end, revision)]
+        compares += [plans.unmoved(marker.key, marker.mod_revision) for marker in markers[-1:]]
     reread = True
-    if not lists:
-        plan = Plan((), plans.delete(at, previous=True))
-    else:
-        above = lists[-1][0]
+    plan = Plan((), plans.delete(at, previous=True))
+    if lists:
+        above = lists[-1]
         index = int(at.segments[len(above.segments)])
         if len(at.segments) > len(above.segments) + 1:
             item = above.child(str(index))
             _, found = await ex.read(plans.reads(item, keys_only=True, revision=revision))
             visible = [kv for kvs in found for kv in kvs if plans.owner(kv.key, item) is None]
-            plan = plans.delete_in_item(at, item, lists, visible, revision)
+            plan = plans.delete_in_item(at, item, markers, visible, revision)
             reread = False
         else:
             _, found = await ex.read([Get(above.marker, above.end, revision=revision)])
             if _is_proper_list(above, found[0]):
-                plan = plans.delete_item(index, lists, found[0], revision)
+                plan = plans.delete_item(above, index, markers, found[0], revision)
                 reread = False
             else:
-                markers = (Put(each.marker, LIST) for each, _ in lists)
-                plan = Plan((), (*plans.delete(at, previous=True), *markers))
+                plan = Plan((), (*plan.operations, *plans.markers_again(markers)))
     outcome = await ex.commit(plan._replace(compares=(*plan.compares, *compares)), at.path)
     if not outcome.succeeded:
         return None
@@ -501,7 +502,7 @@ async def clear(ex: Exchange, force: bool) -> None:
     at = ex.place("/")
     if not at.prefix and not force:
         raise PathError("clear() without a prefix would empty the whole etcd: say clear(force=True)")
-    await ex.commit(Plan((), [Delete(start, end) for start, end in at.visible], guarded=True), "/")
+    await ex.commit(Plan((), [Delete(start, end) for start, end in at.visible]), "/")
 
 
 async def popitem(ex: Exchange) -> tuple[str, Any]:
@@ -711,7 +712,8 @@ async def peek(ex: Exchange, path: str) -> tuple[Kind, Any]:
     if leaf:
         return Kind.LEAF, decode(leaf[0].value)
     if below[0] and below[0][0].key == at.marker and below[0][0].value == LIST:
-        return Kind.LIST, MISSING
+        _, found = await ex.read([Get(at.marker, at.end)])
+        return (Kind.LIST if _is_proper_list(at, found[0]) else Kind.DICT), MISSING
     if any(True for _ in leaves([kv for kvs in below for kv in kvs], at)):
         return Kind.DICT, MISSING
     if all(len(kvs) < 8 for kvs in below):
