@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, TypeVar
 
-from link_kv._core import operations, stm
+from link_kv._core import operations, stm, trees
 from link_kv._core.calls import Wire
 from link_kv._core.config import Config
 from link_kv._core.connection import Connection
@@ -16,10 +16,20 @@ from link_kv._core.exchange import Exchange, Namespace
 from link_kv._core.keeper import Keeper, Work
 from link_kv._core.leases import Lease, SessionBase
 from link_kv._core.locks import Mutex
-from link_kv._core.operations import Entry
+from link_kv._core.operations import Entry, Kind
 from link_kv.tree import MISSING
 
-__all__ = ["Entry", "EtcdMiddleware", "Lock", "Past", "Raw", "Session", "Transaction"]
+__all__ = [
+    "Entry",
+    "EtcdMiddleware",
+    "Lock",
+    "Past",
+    "Raw",
+    "Session",
+    "Transaction",
+    "Tree",
+    "TreeList",
+]
 
 T = TypeVar("T")
 
@@ -171,6 +181,10 @@ class EtcdMiddleware(Connection, _Reader):
         """The mapping as it was at a revision, read-only."""
         return Past(self._space, revision)
 
+    async def tree(self, path: str = "/") -> Tree | TreeList:
+        """The tree or list at a path as a live view, which writes through. Raises `NotATree`."""
+        return _view(self._space, await trees.tree_at(self._space, path))  # type: ignore[no-any-return]
+
 
 class _TaskRun:
     """A keeper at work as a task."""
@@ -299,31 +313,192 @@ class Transaction:
         await self._core.delete(path)
 
 
+def _view(space: Namespace, found: trees.Found) -> Any:
+    """A leaf's value, or the live view of a tree or list."""
+    if found.kind is Kind.LEAF:
+        return found.value
+    return (TreeList if found.kind is Kind.LIST else Tree)(space, found.path)
+
+
+class Tree(trees.View):
+    """A tree of a client as a live view, by the names of its children. The twin of `link_kv.views.Tree`.
+
+    A child that is a tree or a list is a view again. Nothing is cached: each access is a read.
+    """
+
+    _core: trees.Branch
+
+    def __init__(self, space: Namespace, path: str) -> None:
+        self._space = space
+        self._core = trees.Branch(space, path)
+
+    async def __getitem__(self, name: str) -> Any:
+        """``await tree[name]``: a child, as a value or a view. Raises `NotFound`."""
+        return _view(self._space, await self._core.child(name))
+
+    async def get(self, name: str, default: Any = None) -> Any:
+        """A child, as a value or a view, or ``default`` when it is not there."""
+        found = await self._core.find(name)
+        return default if found is None else _view(self._space, found)
+
+    async def put(self, name: str, value: Any) -> int:
+        """Set a child, and return the revision."""
+        return await self._core.put(name, value)
+
+    async def delete(self, name: str) -> int:
+        """Delete a child, and return the revision. Raises `NotFound`."""
+        return await self._core.delete(name)
+
+    async def contains(self, name: object) -> bool:
+        """Whether there is such a child."""
+        return await self._core.contains(name)
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        for name in await self._core.names():
+            yield name
+
+    async def count(self) -> int:
+        """The number of children."""
+        return len(await self._core.names())
+
+    async def pop(self, name: str, default: Any = MISSING) -> Any:
+        """Remove a child and return its plain value, atomically."""
+        return await self._core.pop(name, default)
+
+    async def popitem(self) -> tuple[str, Any]:
+        """Remove the first child, atomically, and return its name and its plain value."""
+        return await self._core.popitem()
+
+    async def setdefault(self, name: str, default: Any = None) -> Any:
+        """The child, made from ``default`` when it is not there, atomically."""
+        return _view(self._space, await self._core.setdefault(name, default))
+
+    async def update(self, other: Any = (), /, **names: Any) -> None:
+        """Set several children in one transaction."""
+        await self._core.update(other, names)
+
+    async def clear(self) -> None:
+        """Remove all children, atomically; an empty dict stays."""
+        await self._core.clear()
+
+    async def snapshot(self) -> Any:
+        """The whole tree as a plain nested value of one revision, ``{}`` where nothing is."""
+        return await self._core.snapshot()
+
+
+class TreeList(trees.View):
+    """A list of a client as a live view, counted from 0. The twin of `link_kv.views.TreeList`."""
+
+    _core: trees.Row
+
+    def __init__(self, space: Namespace, path: str) -> None:
+        self._space = space
+        self._core = trees.Row(space, path)
+
+    async def __getitem__(self, index: int | slice) -> Any:
+        """``await items[0]``: an item, as a value or a view; ``await items[1:]``: plain values."""
+        if isinstance(index, slice):
+            return (await self._core.snapshot())[index]
+        return _view(self._space, await self._core.item(index))
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for value in await self._core.snapshot():
+            yield value
+
+    async def count(self) -> int:
+        """The number of items."""
+        return await self._core.length()
+
+    async def put(self, index: int | slice, value: Any) -> None:
+        """Replace an item, or the items of a slice."""
+        await self._core.put(index, value)
+
+    async def delete(self, index: int | slice) -> None:
+        """Delete an item, or the items of a slice; those behind it move up."""
+        await self._core.delete(index)
+
+    async def insert(self, index: int, value: Any) -> None:
+        """Insert an item before an index."""
+        await self._core.insert(index, value)
+
+    async def append(self, value: Any) -> None:
+        """Add an item at the end."""
+        await self._core.append(value)
+
+    async def extend(self, values: Iterable[Any]) -> None:
+        """Add items at the end."""
+        await self._core.extend(values)
+
+    async def pop(self, index: int = -1) -> Any:
+        """Remove an item and return it."""
+        return await self._core.pop(index)
+
+    async def remove(self, value: Any) -> None:
+        """Remove the first item that is equal. Raises `ValueError`."""
+        await self._core.remove(value)
+
+    async def reverse(self) -> None:
+        """Turn the order round."""
+        await self._core.reverse()
+
+    async def clear(self) -> None:
+        """Remove all items."""
+        await self._core.clear()
+
+    async def snapshot(self) -> list[Any]:
+        """The whole list as a plain value of one revision."""
+        return await self._core.snapshot()
+
+
 class Raw:
-    """etcd's own keys and values, as bytes. Keys are whole: the prefix is part of them."""
+    """etcd's own keys and values, as bytes. The twin of `link_kv.views.Raw`.
+
+    Keys are whole: the prefix is part of them. Iterating, and counting, covers the client's prefix,
+    housekeeping included, or the whole cluster where there is none. No guard protects the layout here.
+    """
 
     def __init__(self, space: Namespace) -> None:
-        self._space = space
+        self._space = space.bare()
+        self._range = operations.raw_range(space)
 
     def _exchange(self) -> Exchange:
         return Exchange(self._space)
 
+    async def __getitem__(self, key: bytes) -> bytes:
+        """``await raw[key]``. Raises `NotFound`."""
+        return await operations.raw_item(self._exchange(), key)
+
     async def get(self, key: bytes, default: bytes | None = None) -> bytes | None:
+        """The value of a key, or ``default`` when there is no such key."""
         found = await operations.raw_get(self._exchange(), key)
         return default if found is None else found
 
     async def put(self, key: bytes, value: bytes) -> int:
+        """Write a key, and return the revision."""
         return await operations.raw_put(self._exchange(), key, value)
 
-    async def delete(self, key: bytes) -> bool:
-        """Whether there was such a key."""
+    async def delete(self, key: bytes) -> int:
+        """Delete a key, and return the revision. Raises `NotFound`."""
         return await operations.raw_delete(self._exchange(), key)
 
+    async def contains(self, key: bytes) -> bool:
+        """Whether there is such a key."""
+        return await operations.raw_get(self._exchange(), key) is not None
+
+    async def count(self) -> int:
+        """The number of keys."""
+        return await operations.raw_count(self._exchange(), *self._range)
+
     async def items(self) -> AsyncIterator[tuple[bytes, bytes]]:
-        """The keys below the client's prefix, housekeeping included, and their values."""
-        async for page in operations.pages(self._exchange(), *operations.raw_range(self._space)):
+        """Keys and values, of one revision."""
+        async for page in operations.pages(self._exchange(), *self._range):
             for kv in page.kvs:
                 yield kv.key, kv.value
+
+    async def values(self) -> AsyncIterator[bytes]:
+        """Values, of one revision."""
+        async for _, value in self.items():
+            yield value
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for key, _ in self.items():

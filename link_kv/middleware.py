@@ -11,15 +11,13 @@ from link_kv._core.calls import Wire, run
 from link_kv._core.config import Config
 from link_kv._core.connection import Connection
 from link_kv._core.operations import Entry
-from link_kv.errors import NotFound
 from link_kv.sessions import Transaction, transact
+from link_kv.tree import MISSING
 from link_kv.views import LeafMapping, Past, Raw, Tree, TreeList, view
 
 __all__ = ["Entry", "EtcdMiddleware", "Past", "Raw", "Tree", "TreeList"]
 
 T = TypeVar("T")
-
-_REQUIRED: Any = object()
 
 
 class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
@@ -91,14 +89,9 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
     def __delitem__(self, path: str) -> None:
         run(operations.delete(self._exchange(), path))
 
-    def pop(self, path: str, default: Any = _REQUIRED) -> Any:
-        """Delete a leaf or tree and return the value it had, atomically."""
-        try:
-            return run(operations.pop(self._exchange(), path))
-        except NotFound:
-            if default is _REQUIRED:
-                raise
-            return default
+    def pop(self, path: str, default: Any = MISSING) -> Any:
+        """Delete a leaf or tree and return the value it had, atomically; ``default`` when there is none."""
+        return run(operations.pop(self._exchange(), path, default))
 
     def popitem(self) -> tuple[str, Any]:
         """Delete the first leaf and return its path and value; `NotFound` when there is none."""
@@ -179,4 +172,4 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
 
     def tree(self, path: str = "/") -> Tree | TreeList:
         """The tree or list at a path as a live nested dict or list, which writes through."""
-        return view(self, path)
+        return view(self._space, path)

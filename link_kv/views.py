@@ -12,17 +12,14 @@ from collections.abc import (
     MutableSequence,
     ValuesView,
 )
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
-from link_kv._core import operations
+from link_kv._core import operations, trees
 from link_kv._core.calls import run
 from link_kv._core.exchange import Exchange, Namespace
 from link_kv._core.iterate import drive
-from link_kv.errors import ListIndexError, NotATree, NotFound
-from link_kv.tree import MISSING, decode_name, encode_name, segments_of
-
-if TYPE_CHECKING:
-    from link_kv.middleware import EtcdMiddleware
+from link_kv._core.operations import Kind
+from link_kv.tree import MISSING
 
 
 class LeafItems(ItemsView[str, Any]):
@@ -114,27 +111,19 @@ class Past(LeafMapping):
         return f"<link_kv at revision {self._revision}>"
 
 
-def view(client: EtcdMiddleware, path: str) -> Tree | TreeList:
+def view(space: Namespace, path: str) -> Tree | TreeList:
     """The live view of what is at a path; a tree where nothing is yet."""
-    kind, _ = run(operations.peek(client._exchange(), path))
-    if kind is operations.Kind.LEAF:
-        raise NotATree(f"{path}: holds a value, not a tree")
-    return TreeList(client, path) if kind is operations.Kind.LIST else Tree(client, path)
+    return _view(space, run(trees.tree_at(space, path)))  # type: ignore[no-any-return]
 
 
-def _child(client: EtcdMiddleware, path: str) -> Any:
-    """A leaf's value, or the live view of a tree; `MISSING` when nothing is there."""
-    kind, value = run(operations.peek(client._exchange(), path))
-    if kind is operations.Kind.LIST:
-        return TreeList(client, path)
-    return Tree(client, path) if kind is operations.Kind.DICT else value
+def _view(space: Namespace, found: trees.Found) -> Any:
+    """A leaf's value, or the live view of a tree or list."""
+    if found.kind is Kind.LEAF:
+        return found.value
+    return (TreeList if found.kind is Kind.LIST else Tree)(space, found.path)
 
 
-def _plain(value: Any) -> Any:
-    return value.snapshot() if isinstance(value, (Tree, TreeList)) else value
-
-
-class Tree(MutableMapping[str, Any]):
+class Tree(trees.View, MutableMapping[str, Any]):
     """A tree of a client as a nested dict that writes through.
 
     Keys are the names of children; a child that is a tree or a list is a live view again, so
@@ -144,109 +133,62 @@ class Tree(MutableMapping[str, Any]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, client: EtcdMiddleware, path: str) -> None:
-        at = client._space.place(path)
-        self._client = client
-        self.path = at.path
-        self._below = "" if not at.segments else at.path
-
-    def _paths(self, name: object) -> list[str]:
-        """Where a child may stand: as its name is written, and, made by other tools, as it is spelled."""
-        if not isinstance(name, str):
-            return []
-        return [f"{self._below}/{segment}" for segment in segments_of(name, self.path)]
-
-    def _path(self, name: str) -> str:
-        """Where a child is, or will be."""
-        paths = self._paths(name)
-        for path in paths[1:]:
-            if paths[0] not in self._client and path in self._client:
-                return path
-        return paths[0] if paths else f"{self._below}/{encode_name(name, self.path)}"
+    def __init__(self, space: Namespace, path: str) -> None:
+        self._space = space
+        self._core: trees.Branch = trees.Branch(space, path)
 
     def __getitem__(self, name: str) -> Any:
-        for path in self._paths(name):
-            value = _child(self._client, path)
-            if value is not MISSING:
-                return value
-        raise NotFound(f"{self.path}: has no {name!r}")
+        return _view(self._space, run(self._core.child(name)))
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self._client[self._path(name)] = _plain(value)
+        run(self._core.put(name, value))
 
     def __delitem__(self, name: str) -> None:
-        try:
-            del self._client[self._path(name)]
-        except NotFound:
-            raise NotFound(f"{self.path}: has no {name!r}") from None
+        run(self._core.delete(name))
 
     def __contains__(self, name: object) -> bool:
-        return any(path in self._client for path in self._paths(name))
+        return run(self._core.contains(name))
 
     def __iter__(self) -> Iterator[str]:
-        segments = run(operations.children(self._client._exchange(), self.path))
-        return iter(dict.fromkeys(map(decode_name, segments)))
+        return iter(run(self._core.names()))
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(run(self._core.names()))
 
     def __bool__(self) -> bool:
-        ex = self._client._exchange()
-        return run(operations.any_leaf(ex, ex.place(self.path), below=True))
+        return run(self._core.any())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return bool(self.snapshot() == _plain(other))
-
-    def __repr__(self) -> str:
-        return f"<Tree {self.path} of {self._client!r}>"
+        return bool(self.snapshot() == run(trees.plain(other)))
 
     def snapshot(self) -> Any:
         """The whole tree as a plain nested value of one revision, ``{}`` where nothing is."""
-        return self._client.get(self.path, {})
+        return run(self._core.snapshot())
 
-    _default = object()
-
-    def pop(self, name: str, default: Any = _default) -> Any:
+    def pop(self, name: str, default: Any = MISSING) -> Any:
         """Remove a child and return its plain value, atomically."""
-        try:
-            return self._client.pop(self._path(name))
-        except NotFound:
-            if default is not self._default:
-                return default
-            raise NotFound(f"{self.path}: has no {name!r}") from None
+        return run(self._core.pop(name, default))
 
     def popitem(self) -> tuple[str, Any]:
         """Remove the first child, atomically, and return its name and its plain value."""
-        for name in self:
-            try:
-                return name, self.pop(name)
-            except NotFound:
-                continue  # others were faster
-        raise NotFound(f"{self.path}: is empty")
+        return run(self._core.popitem())
 
     def setdefault(self, name: str, default: Any = None) -> Any:
         """The child, made from ``default`` when it is not there, atomically."""
-        path = self._path(name)
-        self._client.setdefault(path, _plain(default))
-        return self[name]
+        return _view(self._space, run(self._core.setdefault(name, default)))
 
     def update(self, other: Any = (), /, **names: Any) -> None:
         """Set several children in one transaction."""
-        pairs = other.items() if isinstance(other, Mapping) else other
-        merged = {self._path(name): _plain(value) for name, value in (*pairs, *names.items())}
-        self._client.update(merged)
+        run(self._core.update(other, names))
 
     def clear(self) -> None:
         """Remove all children, atomically; an empty dict stays."""
-        if self._below:
-            self._client[self.path] = {}
-        else:
-            self._client.clear()
+        run(self._core.clear())
 
 
-class TreeList(MutableSequence[Any]):
+class TreeList(trees.View, MutableSequence[Any]):
     """A list of a client as a sequence that writes through, counted from 0.
 
     Changing it anywhere but at the end rewrites it in one transaction, guarded: two who change it at once
@@ -255,27 +197,12 @@ class TreeList(MutableSequence[Any]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, client: EtcdMiddleware, path: str) -> None:
-        self._client = client
-        self.path = client._space.place(path).path
-
-    def _edit(self, edit: Any) -> Any:
-        try:
-            return run(operations.edit_list(self._client._exchange(), self.path, edit))
-        except IndexError as error:
-            raise ListIndexError(f"{self.path}: {error}") from None
-
-    def _index(self, index: int) -> int:
-        """The place of an item in etcd, for an index that may count from the end."""
-        if index >= 0:
-            return index + 1
-        place = len(self) + index + 1
-        if place < 1:
-            raise ListIndexError(f"{self.path}: list index {index} out of range")
-        return place
+    def __init__(self, space: Namespace, path: str) -> None:
+        self._space = space
+        self._core: trees.Row = trees.Row(space, path)
 
     def __len__(self) -> int:
-        return run(operations.length(self._client._exchange(), self.path))
+        return run(self._core.length())
 
     @overload
     def __getitem__(self, index: int) -> Any: ...
@@ -284,42 +211,34 @@ class TreeList(MutableSequence[Any]):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return self.snapshot()[index]
-        value = _child(self._client, f"{self.path}/{self._index(index)}")
-        if value is MISSING:
-            raise ListIndexError(f"{self.path}: list index {index} out of range")
-        return value
+        return _view(self._space, run(self._core.item(index)))
 
     def __setitem__(self, index: int | slice, value: Any) -> None:
-        if isinstance(index, slice):
-            values = [_plain(item) for item in value]
-            self._edit(lambda items: items.__setitem__(index, values))
-        else:
-            self._edit(lambda items: items.__setitem__(index, _plain(value)))
+        run(self._core.put(index, value))
 
     def __delitem__(self, index: int | slice) -> None:
-        self._edit(lambda items: items.__delitem__(index))
+        run(self._core.delete(index))
 
     def insert(self, index: int, value: Any) -> None:
-        self._edit(lambda items: items.insert(index, _plain(value)))
+        run(self._core.insert(index, value))
 
     def append(self, value: Any) -> None:
-        self._client.append(self.path, _plain(value))
+        run(self._core.append(value))
 
     def extend(self, values: Iterable[Any]) -> None:
-        added = [_plain(value) for value in values]
-        self._edit(lambda items: items.extend(added))
+        run(self._core.extend(values))
 
     def pop(self, index: int = -1) -> Any:
-        return self._edit(lambda items: items.pop(index))
+        return run(self._core.pop(index))
 
     def remove(self, value: Any) -> None:
-        self._edit(lambda items: items.remove(_plain(value)))
+        run(self._core.remove(value))
 
     def reverse(self) -> None:
-        self._edit(lambda items: items.reverse())
+        run(self._core.reverse())
 
     def clear(self) -> None:
-        self._edit(lambda items: items.clear())
+        run(self._core.clear())
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.snapshot())
@@ -338,17 +257,11 @@ class TreeList(MutableSequence[Any]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, (TreeList, list, tuple)):
             return NotImplemented
-        return bool(self.snapshot() == list(_plain(other)))
-
-    def __repr__(self) -> str:
-        return f"<TreeList {self.path} of {self._client!r}>"
+        return bool(self.snapshot() == list(run(trees.plain(other))))
 
     def snapshot(self) -> list[Any]:
         """The whole list as a plain value of one revision."""
-        value = self._client[self.path]
-        if not isinstance(value, list):
-            raise NotATree(f"{self.path}: is not a list any more")
-        return value
+        return run(self._core.snapshot())
 
 
 class Raw(MutableMapping[bytes, bytes]):
@@ -364,17 +277,13 @@ class Raw(MutableMapping[bytes, bytes]):
         self._range = operations.raw_range(space)
 
     def __getitem__(self, key: bytes) -> bytes:
-        found = run(operations.raw_get(Exchange(self._space), key))
-        if found is None:
-            raise NotFound(f"{key!r}: no such key")
-        return found
+        return run(operations.raw_item(Exchange(self._space), key))
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
         run(operations.raw_put(Exchange(self._space), key, value))
 
     def __delitem__(self, key: bytes) -> None:
-        if not run(operations.raw_delete(Exchange(self._space), key)):
-            raise NotFound(f"{key!r}: no such key")
+        run(operations.raw_delete(Exchange(self._space), key))
 
     def _pairs(self) -> Iterator[tuple[bytes, bytes]]:
         for page in drive(operations.pages(Exchange(self._space), *self._range)):

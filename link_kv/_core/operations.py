@@ -804,14 +804,23 @@ async def raw_get(ex: Exchange, key: bytes) -> bytes | None:
     return answer.kvs[0].value if answer.kvs else None
 
 
+async def raw_item(ex: Exchange, key: bytes) -> bytes:
+    found = await raw_get(ex, key)
+    if found is None:
+        raise NotFound(f"{key!r}: no such key")
+    return found
+
+
 async def raw_put(ex: Exchange, key: bytes, value: bytes) -> int:
     plan = Plan((), [Put(_raw(key), _raw(value, "value"))])
     return (await ex.commit(plan, repr(key))).revision
 
 
-async def raw_delete(ex: Exchange, key: bytes) -> bool:
+async def raw_delete(ex: Exchange, key: bytes) -> int:
     outcome = await ex.commit(Plan((), [Delete(_raw(key))]), repr(key))
-    return bool(outcome.answers()[0].response_delete_range.deleted)
+    if not outcome.answers()[0].response_delete_range.deleted:
+        raise NotFound(f"{key!r}: no such key")
+    return outcome.revision
 
 
 async def raw_count(ex: Exchange, start: bytes, end: bytes) -> int:
