@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 from link_kv._core.config import Config
 from link_kv._core.failures import DEADLINE_EXCEEDED as DEADLINE_EXCEEDED
 from link_kv._core.failures import (
+    CANCELLED,
     GRPC_OVERHEAD,
     NoAuthentication,
     asks_for_login,
@@ -281,7 +282,7 @@ class Caller:
             refused = what in (Meaning.FINAL, Meaning.STALE_TOKEN)
             if refused:
                 self._note_answer(endpoint, now)
-            else:
+            elif last.code != CANCELLED:  # by us, before a fork
                 self._move_on(number, endpoints, last.details)
             if what is Meaning.UNKNOWN and repeat is not Repeat.READ:
                 doubtful = last

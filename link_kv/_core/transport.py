@@ -15,16 +15,18 @@ import sys
 import threading
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import grpc
 
-from link_kv._core.calls import Metadata, Method
+from link_kv._core.calls import Metadata, Method, Stream
 from link_kv._core.config import Config, lookup_srv
 from link_kv._core.failures import CANCELLED, UNAVAILABLE, WireFailure
+from link_kv._core.forks import Gate
 from link_kv._core.revived import messages
-from link_kv.errors import Closed, ConfigError
+from link_kv.errors import Closed, ConfigError, Unavailable
 
 T = TypeVar("T")
 
@@ -54,8 +56,13 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+_GATE = Gate()
+
 _INHERITED: list[Any] = []
 """What a forked process has of its parent. gRPC must not take it down here: it is the parent's still."""
+
+_LINGER = 1.0
+"""Seconds in which gRPC reports the end of a stream that was cancelled."""
 
 
 def _read(path: str, option: str) -> bytes:
@@ -165,6 +172,8 @@ class _Channels:
         return self._connect(endpoint) if channel is None else channel
 
     def _connect(self, endpoint: str) -> _Channel:
+        if _GATE.unfit:
+            raise Unavailable(_GATE.unfit)
         with self._lock:
             if self.closed:
                 raise Closed("the client was closed")
@@ -204,10 +213,8 @@ class _Channels:
     def take(self) -> list[Any]:
         """Hand over the channels, to be closed; those of a parent process are not."""
         if self._pid != os.getpid():
-            self.closed = True
             return []
         with self._lock:
-            self.closed = True
             channels = [channel.grpc for channel in self._open]
             self._channels, self._open = {}, weakref.WeakSet()
             return channels
@@ -227,6 +234,25 @@ def _ended() -> WireFailure:
     return WireFailure(UNAVAILABLE, "the server ended the stream")
 
 
+class _Door(ABC):
+    """What both wires do alike."""
+
+    @abstractmethod
+    async def open(
+        self, endpoint: str, method: Method, metadata: Metadata, timeout: float | None = None
+    ) -> Stream: ...
+
+    async def _first(
+        self, endpoint: str, method: Method, request: bytes, timeout: float, metadata: Metadata
+    ) -> Any:
+        stream = await self.open(endpoint, method, metadata, timeout)
+        try:
+            await stream.send(request)
+            return await stream.receive()
+        finally:
+            stream.cancel()
+
+
 # Blocking
 
 
@@ -236,6 +262,9 @@ class _BlockingStream:
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         requests = iter(self._requests.get, None)
         self._call = channel.stub(method)(requests, metadata=metadata, timeout=timeout)
+        self.ended = threading.Event()
+        if not self._call.add_callback(self.ended.set):
+            self.ended.set()
 
     async def send(self, request: bytes) -> None:
         self._requests.put(request)
@@ -259,21 +288,24 @@ class _BlockingStream:
             self.cancel()
 
 
-class BlockingWire:
+class BlockingWire(_Door):
     """Calls that block their thread. Thread-safe."""
 
     def __init__(self, config: Config) -> None:
         self._channels = _Channels(config, grpc)
+        self._streams: weakref.WeakSet[_BlockingStream] = weakref.WeakSet()
+        _GATE.wires.add(self)
 
     async def send(
         self, endpoint: str, method: Method, request: bytes, timeout: float, metadata: Metadata
     ) -> Any:
-        # Held until the answer is there, so that closing the wire ends the call.
-        channel = self._channels.of(endpoint)
         try:
-            if method.streams:
-                return await self._first(channel, method, request, timeout, metadata)
-            return channel.stub(method)(request, timeout=timeout, metadata=metadata)
+            with _GATE:
+                # Held until the answer is there, so that closing the wire ends the call.
+                channel = self._channels.of(endpoint)
+                if not method.streams:
+                    return channel.stub(method)(request, timeout=timeout, metadata=metadata)
+            return await self._first(endpoint, method, request, timeout, metadata)
         except grpc.RpcError as error:
             raise _failure(error) from None
         except ValueError:
@@ -282,25 +314,28 @@ class BlockingWire:
                 raise Closed("the client was closed") from None
             raise
 
-    async def _first(
-        self, channel: _Channel, method: Method, request: bytes, timeout: float, metadata: Metadata
-    ) -> Any:
-        stream = _BlockingStream(channel, method, metadata, timeout)
-        try:
-            await stream.send(request)
-            return await stream.receive()
-        finally:
-            stream.cancel()
-
     async def open(
         self, endpoint: str, method: Method, metadata: Metadata, timeout: float | None = None
     ) -> _BlockingStream:
         try:
-            return _BlockingStream(self._channels.of(endpoint), method, metadata, timeout)
+            with _GATE:
+                stream = _BlockingStream(self._channels.of(endpoint), method, metadata, timeout)
+                self._streams.add(stream)
+                return stream
         except ValueError:
             if self._channels.closed:
                 raise Closed("the client was closed") from None
             raise
+
+    def interrupt_streams(self) -> bool:
+        streams = list(self._streams)
+        for stream in streams:
+            stream.cancel()
+        return all(stream.ended.wait(_LINGER) for stream in streams)
+
+    def interrupt_calls(self) -> None:
+        for channel in self._channels.take():
+            channel.close()
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -315,6 +350,7 @@ class BlockingWire:
         return self._channels.turn
 
     async def close(self) -> None:
+        self._channels.closed = True
         for channel in self._channels.take():
             channel.close()
 
@@ -334,7 +370,11 @@ class _AsyncStream:
     def __init__(self, channel: _Channel, method: Method, metadata: Metadata, timeout: float | None) -> None:
         self._channel = channel
         self._call = channel.stub(method)(metadata=metadata, timeout=timeout)
-        self._over = False
+        self._cancelled = False
+
+    @property
+    def active(self) -> bool:
+        return not self._call.done()
 
     async def send(self, request: bytes) -> None:
         try:
@@ -342,7 +382,7 @@ class _AsyncStream:
         except (grpc.RpcError, asyncio.InvalidStateError):
             return  # `receive` tells
         except asyncio.CancelledError:
-            if not _cancelled_by_us(self._over):
+            if not _cancelled_by_us(self._cancelled):
                 raise
 
     async def receive(self) -> Any:
@@ -351,7 +391,7 @@ class _AsyncStream:
         except grpc.RpcError as error:
             raise _failure(error) from None
         except asyncio.CancelledError:
-            if not _cancelled_by_us(self._over):
+            if not _cancelled_by_us(self._cancelled):
                 raise
             raise WireFailure(CANCELLED, "the stream was cancelled") from None
         if answer is grpc.aio.EOF:  # type: ignore[attr-defined]
@@ -359,17 +399,18 @@ class _AsyncStream:
         return answer
 
     def cancel(self) -> None:
-        self._over = True
+        self._cancelled = True
         self._call.cancel()
 
 
-class AsyncWire:
+class AsyncWire(_Door):
     """Calls that wait in the running asyncio loop."""
 
     def __init__(self, config: Config) -> None:
         import grpc.aio
 
         self._channels = _Channels(config, grpc.aio)
+        _GATE.wires.add(self)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unfinished: set[asyncio.Task[Any]] = set()
 
@@ -386,12 +427,13 @@ class AsyncWire:
     async def send(
         self, endpoint: str, method: Method, request: bytes, timeout: float, metadata: Metadata
     ) -> Any:
-        self._bind()
-        channel = self._channels.of(endpoint)
         if method.streams:
-            return await self._first(channel, method, request, timeout, metadata)
-        call = channel.stub(method)(request, timeout=timeout, metadata=metadata)
-        self._calls.add(call)
+            return await self._first(endpoint, method, request, timeout, metadata)
+        self._bind()
+        with _GATE:
+            channel = self._channels.of(endpoint)
+            call = channel.stub(method)(request, timeout=timeout, metadata=metadata)
+            self._calls.add(call)
         try:
             return await call
         except grpc.RpcError as error:
@@ -403,28 +445,14 @@ class AsyncWire:
         finally:
             self._calls.discard(call)
 
-    async def _first(
-        self, channel: _Channel, method: Method, request: bytes, timeout: float, metadata: Metadata
-    ) -> Any:
-        stream = self._stream(channel, method, metadata, timeout)
-        try:
-            await stream.send(request)
-            return await stream.receive()
-        finally:
-            stream.cancel()
-
-    def _stream(
-        self, channel: _Channel, method: Method, metadata: Metadata, timeout: float | None
-    ) -> _AsyncStream:
-        stream = _AsyncStream(channel, method, metadata, timeout)
-        self._streams.add(stream)
-        return stream
-
     async def open(
         self, endpoint: str, method: Method, metadata: Metadata, timeout: float | None = None
     ) -> _AsyncStream:
         self._bind()
-        return self._stream(self._channels.of(endpoint), method, metadata, timeout)
+        with _GATE:
+            stream = _AsyncStream(self._channels.of(endpoint), method, metadata, timeout)
+            self._streams.add(stream)
+            return stream
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -448,7 +476,18 @@ class AsyncWire:
         self._bind()
         return self._turn
 
+    def interrupt_streams(self) -> bool:
+        """With the last channel of asyncio goes its thread inside gRPC, unless a call holds one."""
+        if self._loop is not None and (self._calls or any(stream.active for stream in self._streams)):
+            return False
+        self._channels.forget()
+        return True
+
+    def interrupt_calls(self) -> None:
+        """Not possible from outside the loop, nor in the midst of it."""
+
     async def close(self) -> None:
+        self._channels.closed = True
         channels = self._channels.take()
         if self._loop is not asyncio.get_running_loop():
             return  # their loop is gone, and gRPC takes them down with the last reference

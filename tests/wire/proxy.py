@@ -90,7 +90,7 @@ class Proxy:
                     if not self._obey():
                         return
                     break  # what else was ready may be closed by now
-                elif source is self._listener:
+                if source is self._listener:
                     self._accept()
                 elif source in self._pairs:
                     self._pass_on(source)

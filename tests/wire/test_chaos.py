@@ -168,6 +168,7 @@ def torment(cluster: local.LocalCluster, stop: Callable[[], bool], seed: int) ->
     dice = random.Random(seed)
     while not stop():
         victim = dice.choice(cluster.members)
+        assert victim.running, "\n".join([victim.outcome(), *victim.log[-30:]])
         if dice.random() < 0.5:
             victim.pause()
             time.sleep(dice.uniform(0.1, 4))
@@ -182,6 +183,8 @@ def torment(cluster: local.LocalCluster, stop: Callable[[], bool], seed: int) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("write", [once, guarded, tree])
 def test_members_fail_at_random_moments(cluster: local.LocalCluster, connect: Connect, write: Write) -> None:
+    if tuple(map(int, cluster.members[0].version.split("."))) < (3, 5, 5):
+        pytest.skip("an etcd below 3.5.5 that is killed may lose what it had acknowledged")
     seed = random.randrange(2**32)
     print("seed", seed)
     workers = 8

@@ -1,0 +1,93 @@
+"""Forks of a process that talks to etcd.
+
+gRPC makes a child fit for use only when no thread is inside it at the moment of the fork. Otherwise parent
+and child share one epoll, and each is woken for, reads from and closes the other's sockets. (grpcio 1.85: of
+300 children of a parent with an open stream 6 crashed, and sometimes the parent's connection went with one.)
+So before a fork no call begins, those under way may end, and streams are interrupted. In the parent they go
+on as after any other break. Calls and streams of asyncio cannot be interrupted from within its loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from typing import Protocol
+
+log = logging.getLogger("link_kv.wire")
+
+_PATIENCE = 1.0
+"""Seconds that a fork waits for calls under way, before it interrupts them too."""
+
+_UNFIT = "gRPC may crash in the child; start it another way, as by multiprocessing.get_context('spawn')"
+
+
+class Interruptible(Protocol):
+    """What has threads inside gRPC."""
+
+    def interrupt_streams(self) -> bool:
+        """Get threads that wait for streams out of gRPC; False where that cannot be."""
+
+    def interrupt_calls(self) -> None:
+        """Get those out too that wait for calls."""
+
+
+class Gate:
+    """Where threads enter gRPC and leave it. Closed while the process forks."""
+
+    def __init__(self) -> None:
+        self.unfit = ""
+        """Why this process, a child, must not use gRPC."""
+        self.wires: weakref.WeakSet[Interruptible] = weakref.WeakSet()
+        self._left = threading.Condition(threading.Lock())
+        self._inside = 0
+        self._closed = False
+        self._calm = True
+        os.register_at_fork(
+            before=self._before, after_in_parent=self._after_in_parent, after_in_child=self._after_in_child
+        )
+
+    def __enter__(self) -> None:
+        with self._left:
+            while self._closed:
+                self._left.wait()
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._left:
+            self._inside -= 1
+            if self._closed:
+                self._left.notify_all()
+
+    def _before(self) -> None:
+        with self._left:
+            self._closed = True
+        wires = list(self.wires)
+        self._calm = True
+        for wire in wires:
+            self._calm = wire.interrupt_streams() and self._calm
+        if not self._empty(_PATIENCE):
+            for wire in wires:
+                wire.interrupt_calls()
+            self._calm = self._empty(_PATIENCE) and self._calm
+        if not self._calm:
+            log.warning("forking while calls to etcd are under way that cannot be interrupted: %s", _UNFIT)
+
+    def _empty(self, seconds: float) -> bool:
+        with self._left:
+            return self._left.wait_for(lambda: self._inside == 0, seconds)
+
+    def _after_in_parent(self) -> None:
+        with self._left:
+            self._closed = False
+            self._left.notify_all()
+
+    def _after_in_child(self) -> None:
+        # The threads that held or awaited the old lock are not here.
+        self._left = threading.Condition(threading.Lock())
+        self._inside = 0
+        self._closed = False
+        self.wires = weakref.WeakSet()
+        if not self._calm:
+            self.unfit = f"this process was forked from one with calls under way: {_UNFIT}"
