@@ -1,0 +1,197 @@
+"""Reading: values, entries, and the leaves of a tree."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, NamedTuple
+
+from link_kv import plan as plans
+from link_kv._core.exchange import Exchange
+from link_kv._core.operations.deleting import _is_proper_list
+from link_kv.codec import decode
+from link_kv.errors import (
+    NotFound,
+    RevisionError,
+)
+from link_kv.plan import Get
+from link_kv.tree import (
+    LIST,
+    MISSING,
+    Leaf,
+    LeafReader,
+    Place,
+    build,
+    leaves,
+)
+
+PAGE = 2000
+"""Keys read at once while iterating."""
+
+
+class Entry(NamedTuple):
+    """A value and what etcd knows of it. Of a tree: the newest revision, the oldest created."""
+
+    value: Any
+    revision: int
+    created: int
+    version: int
+    lease: int
+
+
+def missing(path: str) -> NotFound:
+    return NotFound(f"{path}: nothing is there")
+
+
+async def read(ex: Exchange, path: str, revision: int = 0) -> Any:
+    """The value at a path, `MISSING` when nothing is there. The root reads as a dict."""
+    at = ex.place(path)
+    if not at.segments:
+        _, found = await ex.read([Get(key, end, revision=revision) for key, end in at.visible])
+        value = build([(kv.key, kv.value) for kvs in found for kv in kvs], at)
+        return {} if value is MISSING else value
+    if not revision:
+        return value_found(at, await ex.look(at))
+    return value_found(at, (await ex.read(plans.reads(at, revision=revision)))[1])
+
+
+def value_found(at: Place, found: Sequence[Sequence[Any]]) -> Any:
+    """The value of what `plans.reads` found."""
+    if found[0]:
+        return decode(found[0][0].value)
+    return build([(kv.key, kv.value) for kvs in found[1:] for kv in kvs], at)
+
+
+async def get(ex: Exchange, path: str, revision: int = 0) -> Any:
+    value = await read(ex, path, revision)
+    if value is MISSING:
+        raise missing(ex.place(path).path)
+    return value
+
+
+async def contains(ex: Exchange, path: str, revision: int = 0) -> bool:
+    at = ex.place(path)
+    if not at.segments:
+        return True
+    _, found = await ex.read(plans.reads(at, limit=8, revision=revision))
+    if found[0] or any(True for _ in leaves([kv for kvs in found[1:] for kv in kvs], at)):
+        return True
+    if all(len(kvs) < 8 for kvs in found[1:]):
+        return False
+    # Nothing but invisible keys so far: look on.
+    async for _ in scan(ex, at, revision):
+        return True
+    return False
+
+
+async def entry(ex: Exchange, path: str) -> Entry:
+    at = ex.place(path)
+    if at.segments:
+        _, found = await ex.read(plans.reads(at))
+    else:
+        _, below = await ex.read([Get(key, end) for key, end in at.visible])
+        found = [[], *below]
+    if found[0]:
+        kv = found[0][0]
+        return Entry(decode(kv.value), kv.mod_revision, kv.create_revision, kv.version, kv.lease)
+    kvs = [kv for part in found[1:] for kv in part]
+    value = build([(kv.key, kv.value) for kv in kvs], at)
+    if value is MISSING:
+        if at.segments:
+            raise missing(at.path)
+        return Entry({}, 0, 0, 0, 0)
+    own = [kv for kv in kvs if plans.owner(kv.key, at) is None]
+    newest = max(kv.mod_revision for kv in own)
+    return Entry(value, newest, min(kv.create_revision for kv in own), 0, 0)
+
+
+async def pages(ex: Exchange, start: bytes, end: bytes, revision: int = 0) -> AsyncIterator[Any]:
+    """The answers that hold the keys in [start, end), in order, pinned to one revision."""
+    while True:
+        ex.renew()  # what is done between pages takes no time from the next
+        page = await ex.range(Get(start, end, PAGE, revision=revision))
+        revision = revision or page.header.revision
+        yield page
+        if not page.more:
+            return
+        start = page.kvs[-1].key + b"\0"
+
+
+async def scan(ex: Exchange, at: Place, revision: int = 0) -> AsyncIterator[Leaf]:
+    """The leaves of a tree, the leaf at the place itself first."""
+    if at.segments:
+        answer = await ex.range(Get(at.key, revision=revision))
+        revision = revision or answer.header.revision
+        for kv in answer.kvs:
+            yield Leaf(at.path, kv.value, False, kv)
+    reader = LeafReader(at)
+    for start, end in at.visible:
+        async for page in pages(ex, start, end, revision):
+            revision = revision or page.header.revision
+            for leaf in reader.feed(page.kvs):
+                yield leaf
+    for leaf in reader.finish():
+        yield leaf
+
+
+def leaf_value(leaf: Leaf) -> Any:
+    if leaf.marker:
+        return [] if leaf.stored == LIST else {}
+    return decode(leaf.stored)
+
+
+async def any_leaf(ex: Exchange, at: Place, revision: int = 0, *, below: bool = False) -> bool:
+    """Whether anything visible is in a tree; ``below`` leaves out its own marker."""
+    _, found = await ex.read([Get(start, end, 8, revision=revision) for start, end in at.visible])
+    kvs = [kv for part in found for kv in part]
+    if any(not below or leaf.path != at.path for leaf in leaves(kvs, at)):
+        return True
+    if all(len(part) < 8 for part in found):
+        return False
+    async for leaf in scan(ex, at, revision):
+        if not below or leaf.path != at.path:
+            return True
+    return False
+
+
+class Kind(enum.Enum):
+    LEAF = "leaf"
+    DICT = "dict"
+    LIST = "list"
+    NOTHING = "nothing"
+
+
+async def peek(ex: Exchange, path: str) -> tuple[Kind, Any]:
+    """What stands at a path, and its value if it is a leaf."""
+    at = ex.place(path)
+    if not at.segments:
+        return Kind.DICT, MISSING
+    _, found = await ex.read(plans.reads(at, limit=8))
+    leaf, *below = found
+    if leaf:
+        return Kind.LEAF, decode(leaf[0].value)
+    if below[0] and below[0][0].key == at.marker and below[0][0].value == LIST:
+        _, found = await ex.read([Get(at.marker, at.end)])
+        return (Kind.LIST if _is_proper_list(at, found[0]) else Kind.DICT), MISSING
+    if any(True for _ in leaves([kv for kvs in below for kv in kvs], at)):
+        return Kind.DICT, MISSING
+    if all(len(kvs) < 8 for kvs in below):
+        return Kind.NOTHING, MISSING
+    return (Kind.DICT if await contains(ex, path) else Kind.NOTHING), MISSING
+
+
+async def children(ex: Exchange, path: str) -> list[str]:
+    """The segments that stand directly below a path, in the order of their bytes."""
+    at = ex.place(path)
+    seen: dict[str, None] = {}
+    depth = len(at.segments)
+    async for leaf in scan(ex, at):
+        if leaf.path != at.path:
+            seen.setdefault(leaf.path.split("/", depth + 2)[depth + 1])
+    return list(seen)
+
+
+def past_revision(revision: object) -> int:
+    if not isinstance(revision, int) or isinstance(revision, bool) or revision < 1:
+        raise RevisionError(f"revision {revision!r}: a revision is a whole number from 1 on")
+    return revision

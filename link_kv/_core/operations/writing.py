@@ -1,0 +1,342 @@
+"""Writing: a value over whatever is there, or only where nothing or a certain revision is; many at once."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from link_kv import plan as plans
+from link_kv._core.exchange import Exchange, Outcome, new_lease_id
+from link_kv._core.fold import fold
+from link_kv._core.operations.reading import PAGE, value_found
+from link_kv.codec import encode
+from link_kv.errors import (
+    ConfigError,
+    Conflict,
+    KeyExists,
+    LinkKVError,
+    OutcomeUnknown,
+    PathError,
+    RevisionError,
+    TooLarge,
+)
+from link_kv.plan import Delete, Get, Guard, Operation, Plan, Put
+from link_kv.tree import (
+    LIST,
+    MISSING,
+    Flat,
+    Place,
+    flatten,
+)
+
+_UPDATE_UNREAD = 16
+"""Up to this many pairs, an update deletes below each leaf unseen instead of looking first."""
+
+
+LOST_BEFORE_GAPS = 2
+"""How often a replacement may lose the race between its read and its write."""
+
+
+class Layer(NamedTuple):
+    """How a value lies at a place: as a leaf, or as a tree's keys."""
+
+    stored: bytes | None
+    flat: Flat
+
+
+def layer(value: Any, at: Place) -> Layer:
+    if isinstance(value, (dict, list, tuple)):
+        return Layer(None, flatten(value, at))
+    return Layer(encode(value, at.path), Flat([], []))
+
+
+def not_root(at: Place, what: str) -> None:
+    if not at.segments:
+        raise PathError(f"/: the root cannot be {what}; name a path below it")
+
+
+async def guarded(
+    ex: Exchange,
+    places: Sequence[Place],
+    make: Callable[[Guard], tuple[Sequence[plans.Compare], Sequence[Operation]]],
+    reads: Sequence[Get] = (),
+    refused: Callable[[Sequence[Sequence[Any]], Guard], bool] | None = None,
+    first: Outcome | None = None,
+) -> tuple[Outcome, Sequence[Sequence[Any]]]:
+    """Commit what ``make`` plans under a guard, as often as the guard has to be made anew.
+
+    When the guard holds and ``refused`` says of ``reads`` that the plan's own compares fail, the outcome
+    that failed is returned. ``first`` is the outcome of a first try that failed.
+    """
+    guard = plans.optimistic(places)
+    path = places[0].path
+    guards = plans.guard_reads(places, inline=True)
+    while True:
+        if guard is None:
+            full = plans.guard_reads(places)
+            revision, answers = await ex.read(full)
+            guard = plans.resolve(places, answers, revision)
+            assert guard is not None
+        compares, operations = make(guard)
+        outcome = first or await ex.commit(
+            Plan((*guard.compares, *compares), (*operations, *guard.operations), (*guards, *reads)), path
+        )
+        first = None
+        if outcome.succeeded:
+            return outcome, ()
+        found = outcome.found()
+        own = found[len(guards) :]
+        guard = plans.resolve(places, found[: len(guards)], outcome.revision)
+        if guard is not None and refused is not None and refused(own, guard):
+            return outcome, own
+
+
+def _check_ttl(ttl: float | None, path: str) -> None:
+    if ttl is not None and not (isinstance(ttl, (int, float)) and 0 < ttl <= 9_000_000_000):
+        raise ConfigError(f"{path}: ttl={ttl!r}: a time to live is a positive number of seconds")
+
+
+def _no_ttl_in_list(guard: Guard, lease: int, path: str) -> None:
+    if lease and guard.lists:
+        raise ConfigError(
+            f"{path}: ttl= is refused below the list {guard.lists[-1].path}: expiry would leave a gap"
+        )
+
+
+async def put(
+    ex: Exchange, path: str, value: Any, revision: int | None = None, ttl: float | None = None
+) -> int:
+    """Replace what is at a path; the revision of the write."""
+    at = ex.place(path)
+    not_root(at, "assigned")
+    _check_ttl(ttl, at.path)
+    if revision is not None and (not isinstance(revision, int) or revision < 0):
+        raise RevisionError(f"{at.path}: revision={revision!r}: a revision is a whole number, 0 for create")
+    lay = layer(value, at)
+    if ttl is None:
+        return await write(ex, at, lay, revision, 0)
+    # Cancelled between the write and its answer, it would leave a lease, or end one that a value is under.
+    return await ex.space.caller.wire.finish(_put_leased(ex, at, lay, revision, ttl))
+
+
+async def _put_leased(ex: Exchange, at: Place, lay: Layer, revision: int | None, ttl: float) -> int:
+    lease = new_lease_id()
+    await ex.grant(lease, ttl)
+    try:
+        return await write(ex, at, lay, revision, lease)
+    except LinkKVError as error:
+        if not isinstance(error, OutcomeUnknown):
+            await ex.abandon(lease)
+        raise
+
+
+async def write(ex: Exchange, at: Place, lay: Layer, revision: int | None, lease: int) -> int:
+    """Replace what is at a place, under a lease unless it is 0."""
+    if revision == 0:
+        written, existing = await create_or_find(ex, at, lay, lease)
+        if existing is not MISSING:
+            raise KeyExists(f"{at.path}: something is there already, and revision=0 means create")
+        return written
+    if revision is not None:
+        return await _put_at(ex, at, lay, revision, lease)
+    if lay.stored is None:
+        return await _replace(ex, at, lay.flat, lease)
+    stored = lay.stored
+
+    def make(guard: Guard) -> tuple[Sequence[plans.Compare], Sequence[Operation]]:
+        _no_ttl_in_list(guard, lease, at.path)
+        return (), plans.set_leaf(at, stored, lease)
+
+    first = None if lease else await ex.assign(at, stored)
+    if first is not None and first.succeeded:
+        return first.revision
+    outcome, _ = await guarded(ex, [at], make, first=first)
+    return outcome.revision
+
+
+async def _put_at(ex: Exchange, at: Place, lay: Layer, revision: int, lease: int) -> int:
+    """Replace a leaf that is still at ``revision``."""
+    operations = (
+        plans.gaps(at, lay.flat, lease) if lay.stored is None else plans.set_leaf(at, lay.stored, lease)
+    )
+    markers = [Get(above.marker) for above in at.ancestors()] if lease else []
+    probe = (*plans.reads(at, limit=2), *markers)
+    if lease:
+        _, found = await ex.read(probe)
+        if any(kv.value == LIST for kvs in found[3:] for kv in kvs):
+            raise ConfigError(f"{at.path}: ttl= is refused below a list: expiry would leave a gap")
+    plan = Plan((plans.unmoved(at.key, revision),), operations, probe, guarded=True)
+    outcome = await ex.commit(plan, at.path)
+    if outcome.succeeded:
+        return outcome.revision
+    leaf, *below = outcome.found()[:3]
+    if leaf:
+        raise Conflict(f"{at.path}: is at revision {leaf[0].mod_revision}, not {revision}")
+    kvs = [kv for part in below for kv in part]
+    if not kvs:
+        raise Conflict(f"{at.path}: nothing is there, and revision={revision} was expected")
+    if len(kvs) > 1 or kvs[0].key != at.marker:
+        raise TooLarge(
+            f"{at.path}: revision= compares a leaf, and a tree is there: deletes in a tree cannot be compared"
+        )
+    if kvs[0].mod_revision != revision:
+        raise Conflict(f"{at.path}: is at revision {kvs[0].mod_revision}, not {revision}")
+    return await _put_over_empty(ex, at, lay, revision, lease)
+
+
+async def _put_over_empty(ex: Exchange, at: Place, lay: Layer, revision: int, lease: int) -> int:
+    """Replace an empty dict or list, which counts as a leaf, that is still at ``revision``."""
+    compares = [plans.unmoved(at.marker, revision), plans.absent(at.key)]
+    after = at.marker + b"\0"
+    compares += (plans.absent(after, at.housekeeping[0]), plans.absent(*at.visible[1]))
+    operations = (
+        plans.gaps(at, lay.flat, lease) if lay.stored is None else plans.set_leaf(at, lay.stored, lease)
+    )
+    outcome = await ex.commit(Plan(tuple(compares), operations, guarded=True), at.path)
+    if not outcome.succeeded:
+        raise Conflict(f"{at.path}: has moved on from revision {revision}")
+    return outcome.revision
+
+
+async def _replace(ex: Exchange, at: Place, flat: Flat, lease: int) -> int:
+    """Put a tree where something may be: read the keys, write what is new, delete what is gone."""
+    guards = plans.guard_reads([at])
+    reads = (Get(at.key, keys_only=True), Get(at.marker, at.end, keys_only=True))
+    for _ in range(LOST_BEFORE_GAPS):
+        revision, found = await ex.read([*guards, *reads])
+        guard = plans.resolve([at], found[: len(guards)], revision)
+        assert guard is not None
+        _no_ttl_in_list(guard, lease, at.path)
+        leaf, below = found[len(guards) :]
+        compares, operations = plans.replace(at, flat, bool(leaf), [kv.key for kv in below], revision, lease)
+        plan = Plan((*guard.compares, *compares), [*operations, *guard.operations], guarded=True)
+        outcome = await ex.commit(plan, at.path)
+        if outcome.succeeded:
+            return outcome.revision
+    # Others write here faster than we read and write: leave reading out.
+    operations = plans.gaps(at, flat, lease)
+
+    def make(guard: Guard) -> tuple[Sequence[plans.Compare], Sequence[Operation]]:
+        _no_ttl_in_list(guard, lease, at.path)
+        return (), operations
+
+    try:
+        outcome, _ = await guarded(ex, [at], make)
+    except TooLarge:
+        return await _replace(ex, at, flat, lease)
+    return outcome.revision
+
+
+async def create_or_find(ex: Exchange, at: Place, lay: Layer, lease: int) -> tuple[int, Any]:
+    """Write where nothing is. The revision, and what was there instead, or `MISSING`."""
+    flat = lay.flat if lay.stored is None else Flat([(at.key, lay.stored)], [])
+    compares, operations = plans.create(at, flat, lease)
+
+    def make(guard: Guard) -> tuple[Sequence[plans.Compare], Sequence[Operation]]:
+        _no_ttl_in_list(guard, lease, at.path)
+        return compares, operations
+
+    def refused(own: Sequence[Sequence[Any]], guard: Guard) -> bool:
+        return any(own)
+
+    outcome, own = await guarded(ex, [at], make, plans.reads(at), refused)
+    if outcome.succeeded:
+        return outcome.revision, MISSING
+    value = value_found(at, own)
+    # Only keys that no path can name: they count as something, since they bar the compare.
+    return outcome.revision, {} if value is MISSING else value
+
+
+async def create(ex: Exchange, path: str, value: Any, ttl: float | None = None) -> int:
+    at = ex.place(path)
+    not_root(at, "created")
+    try:
+        return await put(ex, path, value, revision=0, ttl=ttl)
+    except KeyExists:
+        raise KeyExists(f"{at.path}: something is there already") from None
+
+
+async def setdefault(ex: Exchange, path: str, value: Any) -> Any:
+    at = ex.place(path)
+    not_root(at, "assigned")
+    _, existing = await create_or_find(ex, at, layer(value, at), 0)
+    return value if existing is MISSING else existing
+
+
+def pairs(other: Any, names: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What ``dict.update`` would take, in order."""
+    if isinstance(other, Mapping):
+        given = list(other.items())
+    elif hasattr(other, "keys"):
+        given = [(key, other[key]) for key in other.keys()]  # noqa: SIM118
+    else:
+        given = [(key, value) for key, value in other]
+    return given + list(names.items())
+
+
+async def update(ex: Exchange, assignments: Sequence[tuple[str, Any]]) -> int:
+    """Write the pairs as one transaction, as a dict would take them in order; the revision, 0 for none."""
+    writes = [(at, layer(value, at)) for at, value in fold(assignments, ex.place)]
+    if not writes:
+        return 0
+    places = [at for at, _ in writes]
+    blind = [op for at, lay in writes for op in unread(at, lay)]
+    if len(writes) <= _UPDATE_UNREAD and len(blind) <= plans.MAX_COMPARES:
+        return await _update_unread(ex, places, blind)
+    guards = plans.guard_reads(places)
+    span = _span(places)
+    limit = 4 * sum(len(lay.flat.pairs) + 1 for _, lay in writes) + PAGE
+    for _ in range(LOST_BEFORE_GAPS):
+        revision, found = await ex.read([*guards, Get(*span, limit, keys_only=True)])
+        guard = plans.resolve(places, found[: len(guards)], revision)
+        assert guard is not None
+        keys = [kv.key for kv in found[-1]]
+        if len(keys) >= limit:
+            break  # what is there dwarfs what is written
+        operations: list[Operation] = []
+        for (at, lay), (leaf, below) in zip(writes, _below(places, keys), strict=True):
+            if lay.stored is not None:
+                operations.append(Put(at.key, lay.stored))
+                operations += [Delete(at.marker, at.end)] if below else []
+            else:
+                operations += plans.replace(at, lay.flat, leaf, below, revision)[1]
+        plan = Plan(
+            (*guard.compares, plans.quiet(*span, revision)), [*operations, *guard.operations], guarded=True
+        )
+        outcome = await ex.commit(plan, places[0].path)
+        if outcome.succeeded:
+            return outcome.revision
+    return await _update_unread(ex, places, blind)
+
+
+def unread(at: Place, lay: Layer) -> Sequence[Operation]:
+    """A replacement of whatever is at a place, without looking first."""
+    return plans.gaps(at, lay.flat) if lay.stored is None else plans.set_leaf(at, lay.stored)
+
+
+async def _update_unread(ex: Exchange, places: Sequence[Place], operations: Sequence[Operation]) -> int:
+    outcome, _ = await guarded(ex, places, lambda guard: ((), operations))
+    return outcome.revision
+
+
+def _span(places: Sequence[Place]) -> tuple[bytes, bytes]:
+    """The range of the smallest tree that holds all the places."""
+    first, last = min(place.segments for place in places), max(place.segments for place in places)
+    common = 0
+    while common < min(len(first), len(last)) - 1 and first[common] == last[common]:
+        common += 1
+    prefix = places[0].prefix
+    key = prefix + "".join("/" + segment for segment in first[:common]).encode()
+    return key + b"/", key + b"0"
+
+
+def _below(places: Sequence[Place], keys: list[bytes]) -> list[tuple[bool, list[bytes]]]:
+    """For each place: whether its leaf is among the sorted keys, and the keys below it."""
+    result = []
+    for at in places:
+        start = bisect_left(keys, at.key)
+        leaf = start < len(keys) and keys[start] == at.key
+        first = bisect_left(keys, at.marker, start)
+        result.append((leaf, keys[first : bisect_left(keys, at.end, first)]))
+    return result
