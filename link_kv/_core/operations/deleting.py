@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from link_kv import plan as plans
 from link_kv._core.exchange import Exchange
-from link_kv._core.operations.reading import leaf_value, missing, scan, value_found
+from link_kv._core.operations.reading import is_proper_list, leaf_value, missing, scan, value_found
 from link_kv._core.operations.writing import not_root
 from link_kv.errors import (
     NotFound,
@@ -19,7 +18,6 @@ from link_kv.tree import (
     MISSING,
     Leaf,
     Place,
-    build,
     is_index,
 )
 
@@ -103,7 +101,7 @@ async def _remove_below_list(ex: Exchange, at: Place) -> tuple[int, Any] | None:
             reread = False
         else:
             _, found = await ex.read([Get(above.marker, above.end, revision=revision)])
-            if _is_proper_list(above, found[0]):
+            if is_proper_list(above, found[0]):
                 plan = plans.delete_item(above, index, markers, found[0], revision)
                 reread = False
             else:
@@ -116,10 +114,6 @@ async def _remove_below_list(ex: Exchange, at: Place) -> tuple[int, Any] | None:
         if value is MISSING:
             raise missing(at.path)
     return outcome.revision, value
-
-
-def _is_proper_list(at: Place, kvs: Sequence[Any]) -> bool:
-    return isinstance(build([(kv.key, kv.value) for kv in kvs], at), list)
 
 
 async def clear(ex: Exchange, force: bool) -> None:

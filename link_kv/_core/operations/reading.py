@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from link_kv import plan as plans
 from link_kv._core.exchange import Exchange
-from link_kv._core.operations.deleting import _is_proper_list
 from link_kv.codec import decode
 from link_kv.errors import (
     NotFound,
@@ -154,6 +153,10 @@ async def any_leaf(ex: Exchange, at: Place, revision: int = 0, *, below: bool = 
     return False
 
 
+def is_proper_list(at: Place, kvs: Sequence[Any]) -> bool:
+    return isinstance(build([(kv.key, kv.value) for kv in kvs], at), list)
+
+
 class Kind(enum.Enum):
     LEAF = "leaf"
     DICT = "dict"
@@ -172,7 +175,7 @@ async def peek(ex: Exchange, path: str) -> tuple[Kind, Any]:
         return Kind.LEAF, decode(leaf[0].value)
     if below[0] and below[0][0].key == at.marker and below[0][0].value == LIST:
         _, found = await ex.read([Get(at.marker, at.end)])
-        return (Kind.LIST if _is_proper_list(at, found[0]) else Kind.DICT), MISSING
+        return (Kind.LIST if is_proper_list(at, found[0]) else Kind.DICT), MISSING
     if any(True for _ in leaves([kv for kvs in below for kv in kvs], at)):
         return Kind.DICT, MISSING
     if all(len(kvs) < 8 for kvs in below):
