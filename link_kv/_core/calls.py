@@ -175,6 +175,9 @@ class Caller:
         self.closed = True
         await self.wire.close()
 
+    def __reduce__(self) -> Any:
+        raise TypeError("what holds a connection cannot be pickled: pass its options, and make one there")
+
     async def endpoints(self) -> tuple[str, ...]:
         """The endpoints, looked up where a DNS domain was configured."""
         if not self._endpoints:
