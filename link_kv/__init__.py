@@ -30,6 +30,7 @@ from link_kv.errors import (
     TooLarge,
     Unavailable,
 )
+from link_kv.live import Change, Mirror, Subscription
 from link_kv.middleware import Entry, EtcdMiddleware
 from link_kv.sessions import Lock, Session
 
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied",
+    "Change",
     "Closed",
     "ConfigError",
     "Conflict",
@@ -52,6 +54,7 @@ __all__ = [
     "Lock",
     "LockLost",
     "LockRefused",
+    "Mirror",
     "NoSpace",
     "NotATree",
     "NotFound",
@@ -60,6 +63,7 @@ __all__ = [
     "RemoteError",
     "RevisionError",
     "Session",
+    "Subscription",
     "TooLarge",
     "Unavailable",
 ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from link_kv._core import operations
 from link_kv._core.calls import Wire, run
 from link_kv._core.config import Config
 from link_kv._core.connection import Connection
 from link_kv._core.operations import Entry
+from link_kv.live import Change, Changes, Mirror, State, Subscription, hub_of
 from link_kv.sessions import Transaction, transact
 from link_kv.tree import MISSING
 from link_kv.views import LeafMapping, Past, Raw, Tree, TreeList, view
@@ -56,6 +57,8 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
     def close(self) -> None:
         """Close the connections; calls after this raise `Closed`. May be called twice."""
         run(self._space.caller.close())
+        for hub in list(self._hubs.values()):
+            hub.close()
 
     def __enter__(self) -> EtcdMiddleware:
         return self
@@ -169,6 +172,61 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
         more than 96 leaves, `Conflict` when it lost a thousand races.
         """
         return transact(self, function)
+
+    # Live
+
+    def subscribe(
+        self,
+        path: str,
+        callback: Callable[[Change], object],
+        *,
+        policy: Literal["all", "latest"] = "all",
+        prime: bool = False,
+        max_hz: float | None = None,
+        queue: int = 10_000,
+        on_state: Callable[[State], object] | None = None,
+    ) -> Subscription:
+        """Call ``callback(change)`` for each `Change` of a leaf at or below a path, from now on.
+
+        Callbacks run in a thread of the client's, one after the other for each subscription, in the order of
+        revisions. A callback may block, raise, subscribe, write and close. What it raises is logged and
+        counted.
+
+        Args:
+            policy: ``'all'`` for every change; ``'latest'`` for the newest of each path, when several wait.
+            prime: begin with what is there, as changes of kind ``put`` whose ``previous`` is `MISSING`.
+            max_hz: call back for what has gathered this many times a second at most.
+            queue: how many changes may wait. When it is full the subscription is ``stale`` until the callback
+                has caught up; then what it missed is replayed from etcd.
+            on_state: called as ``on_state(state)`` when the state has become another, in order with changes.
+
+        Returns once nothing can be missed any more. Raises `AccessDenied`, and `Unavailable` when etcd does
+        not answer within the client's timeout. On a disconnect later the subscription is ``stale``, connects
+        again, and delivers what happened meanwhile.
+        """
+        return Subscription(
+            hub_of(self),
+            self._space.place(path),
+            callback,
+            policy=policy,
+            prime=prime,
+            max_hz=max_hz,
+            queue=queue,
+            on_state=on_state,
+        )
+
+    def watch(self, path: str = "/", *, revision: int | None = None) -> Changes:
+        """Iterate over the changes of the leaves at or below a path, waiting for each, until it is closed.
+
+        From now on; or from a past ``revision`` on, that one included: then all since is replayed first.
+        ``with client.watch('/a') as changes:`` closes it. Raises `RevisionError` for a revision compacted
+        away or still to come, `AccessDenied`, and `Unavailable` as `subscribe` does.
+        """
+        return Changes(hub_of(self), self._space.place(path), revision)
+
+    def mirror(self, path: str = "/") -> Mirror:
+        """A read-only copy of a subtree in memory that follows every change. Raises as `subscribe` does."""
+        return Mirror(self, self._space.place(path))
 
     def tree(self, path: str = "/") -> Tree | TreeList:
         """The tree or list at a path as a live nested dict or list, which writes through."""

@@ -14,6 +14,7 @@ from link_kv.tree import prefix_bytes
 
 if TYPE_CHECKING:
     from link_kv._core.keeper import Keeper
+    from link_kv._core.watcher import Hub
 
 C = TypeVar("C", bound="Connection")
 
@@ -23,6 +24,8 @@ class Connection(ABC):
 
     _config: Config
     _space: Namespace
+    _hubs: dict[int, Hub]
+    """What watches for this client, by process: a forked child has a hub of its own."""
     _keepers: dict[Any, Keeper]
     """What keeps its leases alive, by process or by event loop."""
 
@@ -83,6 +86,7 @@ class Connection(ABC):
         prefix = prefix_bytes(config.prefix)
         self._config = config
         self._space = Namespace(Caller(config, self._wire(config)), prefix)
+        self._hubs = {}
         self._keepers = {}
 
     @staticmethod

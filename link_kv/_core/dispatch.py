@@ -1,0 +1,114 @@
+"""The threads that run callbacks: one, and more only while callbacks block."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+Job = Callable[[], float | None]
+"""Does some work. Returns when it wants to run again, by `time.monotonic`, or None when it is done."""
+
+MAX_WORKERS = 33
+PATIENCE = 0.01
+"""Seconds after which a job that runs is taken to block, so that another thread takes the next."""
+_IDLE = 2.0
+
+
+class Dispatcher:
+    """Runs jobs in the order in which they were scheduled. Thread-safe; its threads are daemons.
+
+    A job is scheduled again only after it is done, so it never runs twice at once.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._ready: deque[Job] = deque()
+        self._later: list[tuple[float, int, Job]] = []
+        self._order = itertools.count()
+        self._workers = 0
+        self._busy = 0
+        self._taken = 0.0
+        self._stopped = False
+
+    @property
+    def workers(self) -> int:
+        """How many threads there are."""
+        return self._workers
+
+    def schedule(self, job: Job) -> None:
+        """Run a job soon."""
+        with self._changed:
+            self._ready.append(job)
+            if len(self._ready) == 1:
+                self._call_worker()
+
+    def stop(self) -> None:
+        """Run nothing more. What runs goes on to its end, and is not waited for."""
+        with self._changed:
+            self._stopped = True
+            self._ready.clear()
+            self._later.clear()
+            self._changed.notify_all()
+
+    def _call_worker(self) -> None:
+        """See to it that some thread looks at what is to be done."""
+        if self._workers > self._busy:
+            self._changed.notify()
+        elif self._workers < MAX_WORKERS and not self._stopped:
+            self._workers += 1
+            threading.Thread(target=self._work, name="link-kv-callbacks", daemon=True).start()
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            again: float | None = None
+            try:
+                again = job()
+            finally:
+                with self._changed:
+                    self._busy -= 1
+                    if again is not None and not self._stopped:
+                        self._put(again, job)
+
+    def _put(self, when: float, job: Job) -> None:
+        if when <= time.monotonic():
+            self._ready.append(job)
+        else:
+            heapq.heappush(self._later, (when, next(self._order), job))
+        # This thread itself looks next.
+
+    def _next(self) -> Job | None:
+        """The job to do now; None when this thread is to end."""
+        with self._changed:
+            idle_since = time.monotonic()
+            while not self._stopped:
+                now = time.monotonic()
+                while self._later and self._later[0][0] <= now:
+                    self._ready.append(heapq.heappop(self._later)[2])
+                wait: float | None
+                if self._ready:
+                    wait = self._taken + PATIENCE - now if self._busy else 0
+                    if wait <= 0:
+                        return self._take(now)
+                elif self._later:
+                    wait = self._later[0][0] - now
+                elif self._workers - self._busy == 1:
+                    wait = None  # the last one that is free stays
+                elif now - idle_since >= _IDLE:
+                    break
+                else:
+                    wait = idle_since + _IDLE - now
+                self._changed.wait(wait)
+            self._workers -= 1
+            return None
+
+    def _take(self, now: float) -> Job:
+        job = self._ready.popleft()
+        self._taken = now
+        self._busy += 1
+        if self._ready or self._later:
+            self._call_worker()
+        return job

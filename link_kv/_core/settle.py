@@ -1,0 +1,69 @@
+"""A write waits for the mirrors over what it wrote, so that a program reads its own writes in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from link_kv.plan import Delete, Operation, Put
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from link_kv._core.replica import Replica
+    from link_kv._core.watcher import Hub
+
+PATIENCE = 1.0
+"""Seconds that a write waits at most."""
+
+
+class Settling:
+    """What the writes of a client do while it has mirrors open. Waiting blocks the thread."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def prepare(self, operations: Sequence[Operation]) -> Sequence[Operation]:
+        """Let a delete of a range tell what it deleted, where a mirror is over a part of that range.
+
+        A mirror sees no event when nothing of its own was deleted, and must not be waited for then.
+        """
+        replicas = [feed.replica for feed in self._hub.mirrored()]
+        return [
+            op._replace(previous=True)
+            if type(op) is Delete and any(_in_part(replica, op) for replica in replicas)
+            else op
+            for op in operations
+        ]
+
+    async def settle(self, operations: Sequence[Operation], answers: Sequence[Any], revision: int) -> None:
+        """Wait until the mirrors that an event reaches have it, as long as they are live."""
+        feeds = [feed for feed in self._hub.mirrored() if _touched(feed.replica, operations, answers)]
+        if feeds:
+            await self._wait(
+                lambda: all(feed.replica.revision >= revision or not feed.live for feed in feeds)
+            )
+
+    async def _wait(self, condition: Callable[[], bool]) -> None:
+        self._hub.wait(condition, PATIENCE)
+
+
+def _in_part(replica: Replica, op: Delete) -> bool:
+    at = replica.at
+    overlaps = op.key < at.end and at.key < op.end
+    return overlaps and not (replica.covers(op.key) and op.end <= at.end)
+
+
+def _touched(replica: Replica, operations: Sequence[Operation], answers: Sequence[Any]) -> bool:
+    for op, answer in zip(operations, answers, strict=False):
+        if type(op) is Put:
+            found = replica.covers(op.key)
+        elif type(op) is Delete and op.previous:
+            found = any(replica.covers(kv.key) for kv in answer.response_delete_range.prev_kvs)
+        else:
+            found = (
+                type(op) is Delete and replica.covers(op.key) and bool(answer.response_delete_range.deleted)
+            )
+        if found:
+            return True
+    return False

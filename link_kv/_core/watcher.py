@@ -1,0 +1,597 @@
+"""The hub of a client's watches: one connection, one stream, and who listens to what.
+
+Three kinds of threads, however many subscriptions there are: one reads the stream, one asks what the state
+machine wants to know, and the dispatcher's run callbacks. All are daemons. Only the last kind runs code of
+users.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import queue
+import random
+import re
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from link_kv._core.calls import STATUS, WATCH, Caller, Stream, Wire, run
+from link_kv._core.config import Config
+from link_kv._core.consumer import Consumer
+from link_kv._core.dispatch import Dispatcher
+from link_kv._core.exchange import Exchange, Namespace
+from link_kv._core.failures import CANCELLED, Meaning, WireFailure, describe, meaning
+from link_kv._core.replica import Batch, Change, Replica, value_of
+from link_kv._core.watch_machine import (
+    Action,
+    Ask,
+    Check,
+    Deliver,
+    Live,
+    Load,
+    Lost,
+    Machine,
+    Phase,
+    Question,
+    Restart,
+    Send,
+    Stale,
+    Watch,
+)
+from link_kv.errors import Closed, LinkKVError, RevisionError, Unavailable
+from link_kv.plan import Get
+from link_kv.tree import MISSING, Place
+
+log = logging.getLogger("link_kv.live")
+
+_BOOKMARKS_SINCE = (3, 5, 8)
+"""Before, a progress notification can run ahead of events."""
+_LONGEST_PAUSE = 0.5
+"""Seconds between attempts to reach a server."""
+_STEADY = 1.0
+"""Seconds that a stream must have lived for its end to be no further failure in a row."""
+_IDLE = 1.0
+_ASK_AGAIN = 0.05
+
+
+class Feed(Watch):
+    """A followed range, and who listens to it."""
+
+    def __init__(
+        self, at: Place, replica: Replica | None = None, *, start: int = 0, shared: bool = False
+    ) -> None:
+        super().__init__(at, replica, start=start)
+        self.shared = shared
+        """Whether it is the one that all who listen from now on share."""
+        self.returns = False
+        """Whether its listener goes back to the shared one when it has caught up."""
+        self.listeners: dict[Consumer, None] = {}
+        self.mirrors = 0
+        self.joining = 0
+        """How many wait for it to become live."""
+        self.live = False
+        self.dropped = False
+        self.error: LinkKVError | None = None
+
+    @property
+    def history(self) -> bool:
+        return any(not consumer.latest for consumer in self.listeners)
+
+
+class Hub:
+    """All that one client watches, in one process. Thread-safe.
+
+    A forked child makes a hub of its own, and leaves its parent's alone.
+    """
+
+    def __init__(self, config: Config, prefix: bytes, wire: Wire) -> None:
+        self.pid = os.getpid()
+        self.changed = threading.Condition()
+        """The lock on everything here. Notified when a feed moves on, while somebody waits for that."""
+        self.dispatcher = Dispatcher()
+        self._space = Namespace(Caller(config, wire), prefix)
+        self._machine = Machine()
+        self._feeds: dict[bytes, Feed] = {}
+        self._returning: dict[Feed, None] = {}
+        self._consumers: dict[Consumer, None] = {}
+        self._stream: Stream | None = None
+        self._reader: threading.Thread | None = None
+        self._asker: threading.Thread | None = None
+        self._questions: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
+        self._wakeup = threading.Event()
+        self._waiting = 0
+        self._closed = False
+        self._token_expired = False
+        self._trouble: LinkKVError | None = None
+        if not _hubs:
+            atexit.register(_close_all)
+        _hubs.add(self)
+
+    def place(self, path: str) -> Place:
+        return self._space.place(path)
+
+    # Listening
+
+    def join(self, consumer: Consumer, at: Place, prime: bool) -> None:
+        """Let a consumer listen to a place from now on, with its values first when ``prime``.
+
+        Raises `AccessDenied`, or `Unavailable` when etcd cannot be reached in time.
+        """
+        with self.changed:
+            feed = self._live_feed(at)
+            consumer.begin(feed.replica.revision, _first(feed.replica) if prime else None)
+            self._listen(consumer, feed)
+
+    def join_past(self, consumer: Consumer, at: Place, revision: int) -> None:
+        """Let a consumer listen to a place from a past revision on, that revision included.
+
+        Raises `RevisionError` when it was compacted away, or is still to come.
+        """
+        feed = Feed(at, self._past(at, revision), start=revision)
+        with self.changed:
+            consumer.begin(revision - 1, None)
+            self._listen(consumer, feed)
+            try:
+                self._add(feed)
+                self._wait_live(feed)
+            except BaseException:
+                self.leave(consumer)
+                raise
+
+    def leave(self, consumer: Consumer) -> None:
+        """A consumer listens no more."""
+        with self.changed:
+            self._consumers.pop(consumer, None)
+            feed, consumer.feed = consumer.feed, None
+            if feed is not None:
+                feed.listeners.pop(consumer, None)
+                self._drop_unneeded(feed)
+
+    def resume(self, consumer: Consumer) -> None:
+        """A consumer whose queue was full has drained it, and goes on from where it stopped."""
+        with self.changed:
+            feed = consumer.feed
+            if feed is not None and not self._closed:
+                self._listen(consumer, feed)
+                if not self._return(feed):
+                    if feed.returns:
+                        self._returning[feed] = None
+                    self._add(feed)
+
+    def mirror(self, at: Place) -> Feed:
+        """A feed for a mirror, which ends with `unmirror`."""
+        with self.changed:
+            feed = self._live_feed(at)
+            feed.mirrors += 1
+            return feed
+
+    def unmirror(self, feed: Feed) -> None:
+        with self.changed:
+            feed.mirrors -= 1
+            self._drop_unneeded(feed)
+
+    def mirrored(self) -> list[Feed]:
+        """The feeds that mirrors read, as far as they are live."""
+        if self.pid != os.getpid():
+            return []
+        with self.changed:
+            return [feed for feed in self._feeds.values() if feed.mirrors and feed.live]
+
+    @property
+    def mirrors(self) -> int:
+        """How many mirrors are open."""
+        return sum(feed.mirrors for feed in self._feeds.values())
+
+    def wait(self, condition: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait until a condition on feeds holds, which is evaluated under the lock."""
+        with self.changed:
+            self._waiting += 1
+            try:
+                return self.changed.wait_for(condition, timeout)
+            finally:
+                self._waiting -= 1
+
+    def close(self) -> None:
+        """End everything; all who listen are told. May be called twice; does nothing in a forked child."""
+        if self.pid != os.getpid():
+            return
+        with self.changed:
+            if self._closed:
+                return
+            self._lose_all(Closed("the client was closed"))
+            stream, threads = self._stream, (self._reader, self._asker)
+        if stream is not None:
+            stream.cancel()
+        self._questions.put(None)
+        self.dispatcher.stop()
+        run(self._space.caller.close())
+        for thread in threads:
+            if thread is not None and thread is not threading.current_thread():
+                thread.join(2)
+
+    # Feeds
+
+    def _live_feed(self, at: Place) -> Feed:
+        """The shared feed of a place, once it is live. Called and left with the lock held."""
+        feed = self._feeds.get(at.key)
+        if feed is None:
+            feed = Feed(at, shared=True)
+            self._add(feed)
+            self._feeds[at.key] = feed
+        feed.joining += 1
+        try:
+            self._wait_live(feed)
+        except BaseException:
+            feed.joining -= 1
+            self._drop_unneeded(feed)
+            raise
+        feed.joining -= 1
+        return feed
+
+    def _listen(self, consumer: Consumer, feed: Feed) -> None:
+        self._consumers[consumer] = None
+        consumer.feed = feed
+        feed.listeners[consumer] = None
+
+    def _add(self, feed: Feed) -> None:
+        if self._closed:
+            raise Closed("the client was closed")
+        self._run(self._machine.add(feed))
+        if self._reader is None:
+            self._trouble = None
+            self._reader = threading.Thread(target=self._read, name="link-kv-watch", daemon=True)
+            self._reader.start()
+
+    def _wait_live(self, feed: Feed) -> None:
+        timeout = self._space.caller.config.timeout
+
+        def decided() -> bool:
+            final = self._trouble is not None and not isinstance(self._trouble, Unavailable)
+            return feed.live or feed.error is not None or final
+
+        self.wait(decided, timeout)
+        error = feed.error or self._trouble
+        if not feed.live:
+            if error is not None and not isinstance(error, Unavailable):
+                raise type(error)(*error.args)
+            raise Unavailable(f"{feed.at.path}: not watched within {timeout:.3g} s: {error or 'no answer'}")
+
+    def _drop_unneeded(self, feed: Feed) -> None:
+        if not (feed.listeners or feed.mirrors or feed.joining or feed.phase is Phase.ENDED):
+            self._drop(feed)
+
+    def _drop(self, feed: Feed) -> None:
+        """Watch this no more; the stream ends with the last one."""
+        if self._feeds.get(feed.at.key) is feed:
+            del self._feeds[feed.at.key]
+        self._returning.pop(feed, None)
+        self._run(self._machine.remove(feed))
+        if self._machine.idle:
+            self._wakeup.set()
+            self._end_stream()
+
+    def _end_stream(self) -> None:
+        """End the stream. If there is something to watch by then, another is opened at once."""
+        if self._stream is not None:
+            self._stream.cancel()
+
+    def _lose(self, feed: Feed, error: LinkKVError) -> None:
+        """A feed is over: who listens to it or waits for it is told."""
+        feed.error = error
+        feed.live = False
+        listeners = list(feed.listeners)
+        feed.listeners.clear()
+        self._drop(feed)
+        for consumer in listeners:
+            consumer.tell("lost", error)
+        self.changed.notify_all()
+
+    def _lose_all(self, error: LinkKVError) -> None:
+        self._closed = True
+        for watch in self._machine.watches:
+            self._lose(watch, error)  # type: ignore[arg-type]
+        for consumer in self._consumers:  # those that wait for their queue to drain have no feed there
+            consumer.tell("lost", error)
+
+    # The past
+
+    def _past(self, at: Place, revision: int) -> Replica:
+        """What was there just before a revision."""
+        replica = Replica(at)
+        if revision == 1:
+            return replica
+        try:
+            _, pairs = self._read_range(at, revision - 1)
+        except RevisionError:
+            # At the compacted revision itself what it wrote can be replayed; what was there before is gone.
+            _, pairs = self._read_range(at, revision)
+            pairs = [pair for pair in pairs if pair[2] < revision]
+        replica.load(revision - 1, pairs)
+        return replica
+
+    def _read_range(self, at: Place, revision: int = 0) -> tuple[int, list[tuple[bytes, bytes, int]]]:
+        gets = [Get(at.marker, at.end, revision=revision)]
+        if at.segments:
+            gets.append(Get(at.key, revision=revision))
+        read, found = run(Exchange(self._space).read(gets))
+        return read, [(kv.key, kv.value, kv.mod_revision) for kvs in found for kv in kvs]
+
+    # Full queues
+
+    def park(self, feed: Feed, consumer: Consumer) -> None:
+        """Stop offering to a consumer whose queue is full; it will go on from this revision."""
+        feed.listeners.pop(consumer, None)
+        # A feed of its own, which has not caught up, is given up, and its replica taken over.
+        replica = feed.replica.copy() if feed.shared else feed.replica
+        self._drop_unneeded(feed)
+        consumer.feed = parked = Feed(feed.at, replica)
+        parked.continues(feed)
+        parked.returns = feed.shared or feed.returns
+        consumer.tell("stale")
+        level = logging.WARNING if feed.shared else logging.DEBUG  # once, not for each part of the replay
+        self._note(
+            level,
+            "%s: a consumer lags, its queue is full; what comes after revision %d will be replayed",
+            feed.at.path,
+            replica.revision,
+        )
+
+    def _return(self, feed: Feed) -> bool:
+        """Let the listener of a feed go back to the shared one, when both stand at the same revision."""
+        if not feed.returns:
+            return False
+        shared = self._feeds.get(feed.at.key)
+        if shared is None:
+            feed.shared, feed.returns = True, False
+            self._feeds[feed.at.key] = feed
+            if feed in self._returning:
+                del self._returning[feed]
+            else:
+                self._add(feed)
+            return True
+        if not shared.live or shared.replica.revision != feed.replica.revision:
+            return False
+        for consumer in feed.listeners:
+            self._listen(consumer, shared)
+            consumer.tell("live")
+        feed.listeners.clear()
+        self._drop(feed)
+        return True
+
+    # What the state machine wants done; under the lock
+
+    def _run(self, actions: Iterator[Action]) -> None:
+        for action in actions:
+            self._do(action)
+
+    def _do(self, action: Any) -> None:
+        """One action. Every watch here is a `Feed`."""
+        kind = type(action)
+        if kind is Deliver:
+            self._deliver(action.watch, action.batch)
+        elif kind is Send:
+            if self._stream is not None:
+                run(self._stream.send(action.request))
+        elif kind is Live:
+            self._went_live(action.watch)
+        elif kind is Stale:
+            self._went_stale(action.watch)
+        elif kind is Lost:
+            if action.watch.listeners or action.watch.mirrors:  # else who asked for it is told
+                self._note(logging.WARNING, "a watch has ended: %s", action.error)
+            self._lose(action.watch, action.error)
+        elif kind is Restart:
+            self._note(logging.INFO, "the watch stream is opened again: %s", action.reason)
+            self._end_stream()
+        else:
+            self._ask(action)
+
+    def _deliver(self, feed: Feed, batch: Batch) -> None:
+        if batch.synthetic:
+            self._note(
+                logging.WARNING,
+                "%s: history is missing; %d changes up to revision %d were inferred",
+                feed.at.path,
+                len(batch.changes),
+                batch.revision,
+            )
+        now = time.monotonic()
+        for consumer in [each for each in feed.listeners if not each.offer(batch, now)]:
+            self.park(feed, consumer)
+
+    def _went_live(self, feed: Feed) -> None:
+        feed.live = True
+        for consumer in feed.listeners:
+            consumer.tell("live", reconnected=feed.dropped)
+        feed.dropped = False
+        self.changed.notify_all()
+
+    def _went_stale(self, feed: Feed) -> None:
+        feed.live = False
+        feed.dropped = feed.dropped or self._stream is None
+        for consumer in feed.listeners:
+            consumer.tell("stale")
+        self.changed.notify_all()
+
+    def _settle(self) -> None:
+        """After an answer: who has caught up goes back, and who waits looks again."""
+        for feed in list(self._returning):
+            if feed.phase is Phase.FOLLOWING:
+                self._return(feed)
+        if self._waiting:
+            self.changed.notify_all()
+
+    def _note(self, level: int, message: str, *values: Any) -> None:
+        """Log, in a thread that may run the handlers of users."""
+        if log.isEnabledFor(level):
+            self.dispatcher.schedule(lambda: log.log(level, message, *values))
+
+    # The thread that reads
+
+    def _read(self) -> None:
+        failures = 0
+        try:
+            while self._wanted():
+                since = time.monotonic()
+                failures = self._follow(failures)
+                if time.monotonic() - since > _STEADY:
+                    failures = 1
+                patience = max(1, len(self._space.caller.config.endpoints))
+                if failures > patience:
+                    pause = min(_LONGEST_PAUSE, 0.02 * 2 ** min(failures - patience, 10))
+                    self._wakeup.wait(random.uniform(0.5, 1) * pause)
+        except BaseException:
+            with self.changed:
+                self._reader = None
+                self._lose_all(LinkKVError("the thread that reads watches has failed, as its log says"))
+            raise
+
+    def _wanted(self) -> bool:
+        with self.changed:
+            self._wakeup.clear()
+            if self._machine.idle or self._closed:
+                self._reader = None
+                return False
+            return True
+
+    def _follow(self, failures: int) -> int:
+        """Open a stream and read it to its end; how many attempts have failed in a row now."""
+        caller = self._space.caller
+        endpoint, stream = "", None
+        try:
+            if self._token_expired:
+                run(caller.renew_token())
+                self._token_expired = False
+            # Finds a server that answers. Who waits for a watch waits a little longer, to be told the reason.
+            status = run(caller.call(STATUS, b"", deadline=time.monotonic() + 0.9 * caller.config.timeout))
+            endpoint, stream = run(caller.open(WATCH))
+            with self.changed:
+                if self._machine.idle or self._closed:
+                    return 0
+                self._stream, self._trouble = stream, None
+                self._run(self._machine.opened(bookmarks=_version(status.version) >= _BOOKMARKS_SINCE))
+            if failures:
+                self._note(logging.INFO, "watching again, through %s", endpoint)
+            failures = 0
+            while True:
+                response = run(stream.receive())
+                with self.changed:
+                    self._run(self._machine.received(response))
+                    self._settle()
+        except (WireFailure, LinkKVError) as error:
+            self._failed(endpoint, error, failures)
+        finally:
+            if stream is not None:
+                stream.cancel()
+            with self.changed:
+                self._stream = None
+                self._run(self._machine.closed())
+        return failures + 1
+
+    def _failed(self, endpoint: str, error: WireFailure | LinkKVError, failures: int) -> None:
+        with self.changed:
+            if self._closed or self._machine.idle:
+                return
+            if isinstance(error, WireFailure):
+                if error.code == CANCELLED:
+                    return  # here, or by a fork
+                self._space.caller.avoid(endpoint)
+                self._trouble = Unavailable(describe(error, (endpoint,)))
+                self._token_expired = meaning(error) is Meaning.STALE_TOKEN
+            else:
+                self._trouble = error
+            level = logging.DEBUG if failures else logging.WARNING
+            self._note(level, "watching is interrupted, and tried again: %s", self._trouble)
+            self.changed.notify_all()
+
+    # The thread that asks
+
+    def _ask(self, question: Question) -> None:
+        self._questions.put(question)
+        if self._asker is None:
+            self._asker = threading.Thread(target=self._answer_all, name="link-kv-watch-reads", daemon=True)
+            self._asker.start()
+
+    def _answer_all(self) -> None:
+        while True:
+            try:
+                question = self._questions.get(timeout=_IDLE)
+            except queue.Empty:
+                with self.changed:
+                    if self._questions.empty():
+                        self._asker = None
+                        return
+                continue
+            if question is None:
+                return
+            self._answer(question)
+
+    def _answer(self, question: Question) -> None:
+        watch, turn = question.watch, question.turn
+        if watch.turn != turn:
+            return
+        actions: Iterator[Action]
+        try:
+            if isinstance(question, Load):
+                revision, pairs = self._read_range(watch.at)
+                actions = self._machine.loaded(watch, turn, revision, pairs)
+            elif isinstance(question, Check):
+                actions = self._machine.checked(watch, turn, self._still_known(watch, question))
+            else:
+                run(Exchange(self._space).range(Get(*watch.range, limit=1, keys_only=True)))
+                actions = self._machine.asked(watch, turn, None, question.reason)
+        except Unavailable:
+            time.sleep(_ASK_AGAIN)
+            self._questions.put(question)
+            return
+        except LinkKVError as error:
+            refused = type(error)(f"{watch.at.path}: {error}")
+            if isinstance(question, Ask):
+                actions = self._machine.asked(watch, turn, refused)
+            else:
+                actions = self._machine.failed(watch, turn, refused)
+        with self.changed:
+            self._run(actions)
+            self._settle()
+
+    def _still_known(self, watch: Watch, check: Check) -> bool:
+        """Whether the cluster has the history behind a replica, as far as it has not been compacted."""
+        at, revision = watch.at, watch.replica.revision
+        key, held = check.known or (b"", None)
+        get = Get(key, revision=revision) if held else Get(at.marker, at.end, limit=1, revision=revision)
+        try:
+            found = run(Exchange(self._space).range(get)).kvs
+        except RevisionError:
+            now = run(Exchange(self._space).range(Get(at.key or at.marker))).header.revision
+            return bool(now >= revision)
+        if held is None:
+            return not found
+        return bool(found and found[0].mod_revision == held.revision and found[0].value == held.value)
+
+
+def _first(replica: Replica) -> Batch:
+    """The values that are there, as changes, in the order of their writes."""
+    changes = [
+        Change(held.path, value_of(held), MISSING, held.revision, "put")
+        for _, held in replica.leaves()
+        if held.path is not None
+    ]
+    changes.sort(key=lambda change: change.revision)
+    return Batch(replica.revision, changes, list(replica.hidden()))
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:3])
+
+
+_hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """End the streams before the interpreter takes their threads away."""
+    for hub in list(_hubs):
+        hub.close()

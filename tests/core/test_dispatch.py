@@ -1,0 +1,114 @@
+"""The threads that run callbacks."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from link_kv._core import dispatch
+from link_kv._core.dispatch import MAX_WORKERS, PATIENCE, Dispatcher
+
+
+@pytest.fixture
+def dispatcher() -> Iterator[Dispatcher]:
+    it = Dispatcher()
+    yield it
+    it.stop()
+
+
+def test_jobs_run_in_their_order_in_one_thread(
+    dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "PATIENCE", 60)  # a busy machine is no job that blocks
+    ran: list[tuple[int, int]] = []
+    done = threading.Event()
+
+    def job(number: int) -> None:
+        ran.append((number, threading.get_ident()))
+        if number == 999:
+            done.set()
+
+    for number in range(1000):
+        dispatcher.schedule(lambda number=number: job(number))  # type: ignore[misc]
+    assert done.wait(10)
+    assert [number for number, _ in ran] == list(range(1000))
+    assert len({thread for _, thread in ran}) == 1
+
+
+def test_it_starts_no_thread_before_there_is_a_job(dispatcher: Dispatcher) -> None:
+    assert dispatcher.workers == 0
+
+
+def test_a_job_that_blocks_holds_up_nobody_for_long(dispatcher: Dispatcher) -> None:
+    release, ran = threading.Event(), threading.Event()
+    dispatcher.schedule(lambda: release.wait(10) and None)
+    began = time.monotonic()
+    dispatcher.schedule(ran.set)
+    assert ran.wait(10)
+    assert time.monotonic() - began >= PATIENCE / 2
+    release.set()
+
+
+def test_threads_are_bounded(dispatcher: Dispatcher) -> None:
+    release = threading.Event()
+    running = threading.Semaphore(0)
+    more = MAX_WORKERS + 20
+
+    def block() -> None:
+        running.release()
+        release.wait(20)
+
+    for _ in range(more):
+        dispatcher.schedule(block)
+    for _ in range(MAX_WORKERS):
+        assert running.acquire(timeout=20)
+    assert not running.acquire(timeout=5 * PATIENCE)
+    assert dispatcher.workers == MAX_WORKERS
+    release.set()
+    for _ in range(more - MAX_WORKERS):
+        assert running.acquire(timeout=20)
+
+
+def test_a_job_can_ask_to_run_again_later(dispatcher: Dispatcher) -> None:
+    times: list[float] = []
+    done = threading.Event()
+
+    def job() -> float | None:
+        times.append(time.monotonic())
+        if len(times) == 3:
+            done.set()
+            return None
+        return times[-1] + 0.05
+
+    dispatcher.schedule(job)
+    assert done.wait(10)
+    assert all(later - earlier >= 0.05 for earlier, later in itertools.pairwise(times))
+
+
+def test_a_job_that_goes_on_lets_the_others_go_first(dispatcher: Dispatcher) -> None:
+    order: list[str] = []
+    done = threading.Event()
+    started = threading.Event()
+
+    def long() -> float | None:
+        started.wait(10)
+        order.append("long")
+        return time.monotonic() if order.count("long") < 3 else done.set()
+
+    dispatcher.schedule(long)
+    dispatcher.schedule(lambda: order.append("other"))
+    started.set()
+    assert done.wait(10)
+    assert order == ["long", "other", "long", "long"]
+
+
+def test_after_a_stop_nothing_runs(dispatcher: Dispatcher) -> None:
+    ran: list[int] = []
+    dispatcher.stop()
+    dispatcher.schedule(lambda: ran.append(1))
+    assert dispatcher.workers == 0
+    assert ran == []
