@@ -64,14 +64,15 @@ def test_a_write_of_ten_thousand_leaves_is_one_revision(client: EtcdMiddleware) 
     assert client.snapshot("/t", revision=gone - 1) == one
 
 
-def test_thirty_thousand_leaves_are_one_write(client: EtcdMiddleware) -> None:
+def test_thirty_thousand_leaves_are_one_write(etcd: Any, etcd_prefix: str) -> None:
     value = {f"k{number:09}": number % 10 for number in range(30_000)}
-    client["/t"] = value
-    assert client["/t"] == value
-    value["key"] = "one more"
-    client["/t"] = value
-    assert client["/t"] == value
-    assert client.pop("/t") == value
+    with EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix, timeout=60) as client:
+        client["/t"] = value
+        assert client["/t"] == value
+        value["key"] = "one more"
+        client["/t"] = value
+        assert client["/t"] == value
+        assert client.pop("/t") == value
 
 
 def big(size: int) -> dict[str, str]:
