@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from link_kv._core.config import Config
-from link_kv._core.failures import DEADLINE_EXCEEDED as DEADLINE_EXCEEDED
 from link_kv._core.failures import (
     CANCELLED,
     GRPC_OVERHEAD,
@@ -30,7 +29,9 @@ from link_kv._core.failures import (
     grpc_limit,
     is_too_large,
     refusal,
+    roles_changed,
 )
+from link_kv._core.failures import DEADLINE_EXCEEDED as DEADLINE_EXCEEDED
 from link_kv._core.failures import UNAVAILABLE as UNAVAILABLE
 from link_kv._core.failures import Meaning as Meaning
 from link_kv._core.failures import WireFailure as WireFailure
@@ -46,8 +47,8 @@ log = logging.getLogger("link_kv.wire")
 
 _FRESH = 10.0
 """Seconds for which an endpoint that answered is trusted with a write that must not be sent twice."""
-_FRESH_CLUSTER = 1.0
-"""The same where the cluster must be a certain one: in a second no other starts in its place."""
+_FRESH_CLUSTER = 0.1
+"""The same where the cluster must be a certain one: no other starts in its place in less."""
 
 _HAS_LEADER: Metadata = (("hasleader", "true"),)
 """What every call carries: a member that is cut off from the others then refuses it at once."""
@@ -271,6 +272,8 @@ class Caller:
             except WireFailure as failure:
                 last = failure
                 what = meaning(failure) if sent else Meaning.NEVER_SENT
+                if renewed and roles_changed(failure):
+                    what = Meaning.NOT_APPLIED  # they changed again, the token is good
             except (Closed, ConfigError) as error:
                 # Closed meanwhile, or another cluster: this time nothing was sent.
                 if doubtful is not None:

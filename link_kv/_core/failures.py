@@ -65,14 +65,15 @@ _TLS_WORDS = (
         "the server wants a client certificate that it trusts: cert_cert, cert_key",
     ),
     ("CERTIFICATE_REQUIRED", "the server wants a client certificate: cert_cert, cert_key"),
-    ("WRONG_VERSION_NUMBER", "the server speaks no TLS"),
+    ("Socket closed", "perhaps one side speaks TLS and the other does not"),
 )
+"""What words of gRPC's about a connection come from."""
 
 
 def meaning(failure: WireFailure) -> Meaning:
     """Read a failure, from the signatures that etcd and gRPC give (``docs/explanation/failures.md``)."""
     code, details = failure.code, failure.details
-    if code == UNAUTHENTICATED or "revision of auth store is old" in details:
+    if code == UNAUTHENTICATED or roles_changed(failure):
         return Meaning.STALE_TOKEN
     if code == UNAVAILABLE:
         if details.startswith(_NO_CONNECTION):
@@ -85,6 +86,11 @@ def meaning(failure: WireFailure) -> Meaning:
     if code == RESOURCE_EXHAUSTED and "too many requests" in details:
         return Meaning.NOT_APPLIED
     return Meaning.FINAL
+
+
+def roles_changed(failure: WireFailure) -> bool:
+    """Whether etcd refused a request because users or roles changed while it was under way."""
+    return failure.details.endswith(("revision of auth store is old", "revision in header is old"))
 
 
 def asks_for_login(failure: WireFailure) -> bool:
@@ -136,13 +142,10 @@ def grpc_limit(failure: WireFailure) -> int | None:
 def describe(failure: WireFailure, endpoints: tuple[str, ...]) -> str:
     where = ", ".join(endpoints)
     words = failure.details.rsplit("; last error: ", 1)[-1] or f"status {failure.code}"
-    for sign, hint in _TLS_WORDS:
-        if sign in words:
-            words = f"{hint} ({words})"
-            break
     what = meaning(failure)
     if what is Meaning.NEVER_SENT:
-        return f"no etcd answers at {where}: {words}"
+        hints = [f"{hint}: " for sign, hint in _TLS_WORDS if sign in words]
+        return f"no etcd answers at {where}: {''.join(hints)}{words}"
     if what is Meaning.NOT_APPLIED:
         return f"etcd at {where} refused for now: {words.removeprefix('etcdserver: ')}"
     return f"etcd at {where} did not answer: {words}"

@@ -80,7 +80,7 @@ def _credentials(config: Config) -> grpc.ChannelCredentials:
     if config.ca_cert:
         ca = _read(config.ca_cert, "ca_cert")
         try:
-            context.load_verify_locations(cadata=ca.decode("ascii", "replace"))
+            context.load_verify_locations(cadata=ca.decode("ascii", "ignore"))
         except (ssl.SSLError, ValueError) as error:
             raise ConfigError(f"ca_cert: {config.ca_cert} holds no PEM certificate: {error}") from None
     if config.cert_cert:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,6 +14,14 @@ from link_kv._core.config import Config
 from tests.wire.proxy import Proxy
 
 Connect = Callable[..., EtcdMiddleware]
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """The block takes no longer than this."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds
 
 
 @pytest.fixture

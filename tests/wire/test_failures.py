@@ -5,44 +5,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from link_kv import EtcdMiddleware, local
-from link_kv._core.calls import WATCH, Caller, WireFailure, run
-from link_kv._core.requests import field
+from link_kv._core.calls import STATUS, WireFailure, run
 from link_kv.errors import DeadlineExceeded, LinkKVError, OutcomeUnknown, Unavailable
 from tests.processes import until
-from tests.wire.conftest import Connect
+from tests.wire.conftest import Connect, within
 from tests.wire.proxy import Proxy
-
-
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """The block takes no longer than this."""
-    began = time.monotonic()
-    yield
-    assert time.monotonic() - began < seconds
-
-
-def caller(client: EtcdMiddleware) -> Caller:
-    return client._space.caller
+from tests.wire.streams import caller, watch
 
 
 def in_use(client: EtcdMiddleware) -> str:
     return run(caller(client).endpoint())
-
-
-def watch(client: EtcdMiddleware) -> Any:
-    """A stream that watches the client's whole prefix, once the server has confirmed it."""
-    key = client._space.prefix + b"/"
-    _, stream = run(caller(client).open(WATCH))
-    run(stream.send(field(b"\x0a", field(b"\x0a", key) + field(b"\x12", key[:-1] + b"0"))))
-    assert run(stream.receive()).created
-    return stream
 
 
 def leader(cluster: local.LocalCluster) -> local.LocalEtcd:
@@ -67,8 +45,6 @@ def leader(cluster: local.LocalCluster) -> local.LocalEtcd:
 
 
 def _status(client: EtcdMiddleware) -> Any:
-    from link_kv._core.calls import STATUS
-
     return run(caller(client).call(STATUS, b""))
 
 

@@ -1,0 +1,26 @@
+"""What tests of streams share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from link_kv import EtcdMiddleware
+from link_kv._core.calls import WATCH, Caller, run
+from link_kv._core.requests import field
+
+
+def caller(client: EtcdMiddleware) -> Caller:
+    return client._space.caller
+
+
+def watch(client: EtcdMiddleware) -> Any:
+    """A stream that watches the client's whole prefix, once the server has confirmed it."""
+    _, stream = run(caller(client).open(WATCH))
+    run(stream.send(create(client)))
+    assert run(stream.receive()).created
+    return stream
+
+
+def create(client: EtcdMiddleware) -> bytes:
+    key = client._space.prefix + b"/"
+    return field(b"\x0a", field(b"\x0a", key) + field(b"\x12", key[:-1] + b"0"))
