@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from link_kv import plan as plans
 from link_kv._core.exchange import Exchange
-from link_kv._core.operations.reading import missing, value_found
+from link_kv._core.operations.reading import missing
 from link_kv._core.operations.writing import layer, not_root, write
 from link_kv.errors import (
     KeyExists,
@@ -20,6 +20,7 @@ from link_kv.tree import (
     MISSING,
     Flat,
     Place,
+    build,
     flatten,
 )
 
@@ -97,26 +98,21 @@ async def length(ex: Exchange, path: str) -> int:
 async def edit_list(ex: Exchange, path: str, edit: Callable[[list[Any]], T]) -> T:
     """Read a list, let ``edit`` change it, and write it back in one transaction; again when it has moved."""
     at = ex.place(path)
+    guards = plans.guard_reads([at])
     while True:
-        revision, found = await ex.read([Get(at.marker), *plans.reads(at)])
-        value = value_found(at, found[1:])
-        if value is MISSING:
+        revision, found = await ex.read([*guards, Get(at.key), Get(at.marker, at.end)])
+        leaf, below = found[len(guards) :]
+        value = build([(kv.key, kv.value) for kv in below], at)
+        if not leaf and value is MISSING:
             raise missing(at.path)
-        if not isinstance(value, list):
+        if leaf or not isinstance(value, list):
             raise NotATree(f"{at.path}: is not a list")
-        mod = found[0][0].mod_revision
         result = edit(value)
-        guards = plans.guard_reads([at])
-        _, below = await ex.read([*guards, Get(at.marker, at.end, keys_only=True, revision=revision)])
-        guard = plans.resolve([at], below[: len(guards)], revision)
+        guard = plans.resolve([at], found[: len(guards)], revision)
         assert guard is not None
-        compares, operations = plans.replace(
-            at, flatten(value, at), False, [kv.key for kv in below[-1]], revision
-        )
-        plan = Plan(
-            (*guard.compares, plans.unmoved(at.marker, mod), *compares),
-            [*operations, *guard.operations],
-            guarded=True,
-        )
+        keys = [kv.key for kv in below]
+        compares, operations = plans.replace(at, flatten(value, at), False, keys, revision)
+        compares = (*guard.compares, plans.unmoved(at.marker, below[0].mod_revision), *compares)
+        plan = Plan(compares, [*operations, *guard.operations], guarded=True)
         if (await ex.commit(plan, at.path)).succeeded:
             return result
