@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import queue
 import random
 import re
 import threading
@@ -19,31 +18,27 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from link_kv._core.asker import Asker, read_past
 from link_kv._core.calls import STATUS, WATCH, Caller, Stream, Wire, run
 from link_kv._core.config import Config
 from link_kv._core.consumer import Consumer
 from link_kv._core.dispatch import Dispatcher
-from link_kv._core.exchange import Exchange, Namespace
+from link_kv._core.exchange import Namespace
 from link_kv._core.failures import CANCELLED, Meaning, WireFailure, describe, meaning
 from link_kv._core.replica import Batch, Change, Replica, value_of
 from link_kv._core.watch_machine import (
     Action,
-    Ask,
-    Check,
     Deliver,
     Live,
-    Load,
     Lost,
     Machine,
     Phase,
-    Question,
     Restart,
     Send,
     Stale,
     Watch,
 )
-from link_kv.errors import Closed, LinkKVError, RevisionError, Unavailable
-from link_kv.plan import Get
+from link_kv.errors import Closed, LinkKVError, Unavailable
 from link_kv.tree import MISSING, Place
 
 log = logging.getLogger("link_kv.live")
@@ -54,8 +49,6 @@ _LONGEST_PAUSE = 0.5
 """Seconds between attempts to reach a server."""
 _STEADY = 1.0
 """Seconds that a stream must have lived for its end to be no further failure in a row."""
-_IDLE = 1.0
-_ASK_AGAIN = 0.05
 
 
 class Feed(Watch):
@@ -100,8 +93,7 @@ class Hub:
         self._consumers: dict[Consumer, None] = {}
         self._stream: Stream | None = None
         self._reader: threading.Thread | None = None
-        self._asker: threading.Thread | None = None
-        self._questions: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
+        self._asker = Asker(self._space, self._machine, self.changed, self._carry_out)
         self._wakeup = threading.Event()
         self._waiting = 0
         self._closed = False
@@ -131,7 +123,7 @@ class Hub:
 
         Raises `RevisionError` when it was compacted away, or is still to come.
         """
-        feed = Feed(at, self._past(at, revision), start=revision)
+        feed = Feed(at, read_past(self._space, at, revision), start=revision)
         with self.changed:
             consumer.begin(revision - 1, None)
             self._listen(consumer, feed)
@@ -203,10 +195,10 @@ class Hub:
             if self._closed:
                 return
             self._lose_all(Closed("the client was closed"))
-            stream, threads = self._stream, (self._reader, self._asker)
+            stream, threads = self._stream, (self._reader, self._asker.thread)
         if stream is not None:
             stream.cancel()
-        self._questions.put(None)
+        self._asker.close()
         self.dispatcher.stop()
         run(self._space.caller.close())
         for thread in threads:
@@ -297,29 +289,6 @@ class Hub:
         for consumer in self._consumers:  # those that wait for their queue to drain have no feed there
             consumer.tell("lost", error)
 
-    # The past
-
-    def _past(self, at: Place, revision: int) -> Replica:
-        """What was there just before a revision."""
-        replica = Replica(at)
-        if revision == 1:
-            return replica
-        try:
-            _, pairs = self._read_range(at, revision - 1)
-        except RevisionError:
-            # At the compacted revision itself what it wrote can be replayed; what was there before is gone.
-            _, pairs = self._read_range(at, revision)
-            pairs = [pair for pair in pairs if pair[2] < revision]
-        replica.load(revision - 1, pairs)
-        return replica
-
-    def _read_range(self, at: Place, revision: int = 0) -> tuple[int, list[tuple[bytes, bytes, int]]]:
-        gets = [Get(at.marker, at.end, revision=revision)]
-        if at.segments:
-            gets.append(Get(at.key, revision=revision))
-        read, found = run(Exchange(self._space).read(gets))
-        return read, [(kv.key, kv.value, kv.mod_revision) for kvs in found for kv in kvs]
-
     # Full queues
 
     def park(self, feed: Feed, consumer: Consumer) -> None:
@@ -388,7 +357,7 @@ class Hub:
             self._note(logging.INFO, "the watch stream is opened again: %s", action.reason)
             self._end_stream()
         else:
-            self._ask(action)
+            self._asker.ask(action)
 
     def _deliver(self, feed: Feed, batch: Batch) -> None:
         if batch.synthetic:
@@ -417,8 +386,10 @@ class Hub:
             consumer.tell("stale")
         self.changed.notify_all()
 
-    def _settle(self) -> None:
-        """After an answer: who has caught up goes back, and who waits looks again."""
+    def _carry_out(self, actions: Iterator[Action]) -> None:
+        """Do what an answer leads to. Then who has caught up goes back, and who waits looks again."""
+        for action in actions:
+            self._do(action)
         for feed in list(self._returning):
             if feed.phase is Phase.FOLLOWING:
                 self._return(feed)
@@ -480,8 +451,7 @@ class Hub:
             while True:
                 response = run(stream.receive())
                 with self.changed:
-                    self._run(self._machine.received(response))
-                    self._settle()
+                    self._carry_out(self._machine.received(response))
         except (WireFailure, LinkKVError) as error:
             self._failed(endpoint, error, failures)
         finally:
@@ -507,70 +477,6 @@ class Hub:
             level = logging.DEBUG if failures else logging.WARNING
             self._note(level, "watching is interrupted, and tried again: %s", self._trouble)
             self.changed.notify_all()
-
-    # The thread that asks
-
-    def _ask(self, question: Question) -> None:
-        self._questions.put(question)
-        if self._asker is None:
-            self._asker = threading.Thread(target=self._answer_all, name="link-kv-watch-reads", daemon=True)
-            self._asker.start()
-
-    def _answer_all(self) -> None:
-        while True:
-            try:
-                question = self._questions.get(timeout=_IDLE)
-            except queue.Empty:
-                with self.changed:
-                    if self._questions.empty():
-                        self._asker = None
-                        return
-                continue
-            if question is None:
-                return
-            self._answer(question)
-
-    def _answer(self, question: Question) -> None:
-        watch, turn = question.watch, question.turn
-        if watch.turn != turn:
-            return
-        actions: Iterator[Action]
-        try:
-            if isinstance(question, Load):
-                revision, pairs = self._read_range(watch.at)
-                actions = self._machine.loaded(watch, turn, revision, pairs)
-            elif isinstance(question, Check):
-                actions = self._machine.checked(watch, turn, self._still_known(watch, question))
-            else:
-                run(Exchange(self._space).range(Get(*watch.range, limit=1, keys_only=True)))
-                actions = self._machine.asked(watch, turn, None, question.reason)
-        except Unavailable:
-            time.sleep(_ASK_AGAIN)
-            self._questions.put(question)
-            return
-        except LinkKVError as error:
-            refused = type(error)(f"{watch.at.path}: {error}")
-            if isinstance(question, Ask):
-                actions = self._machine.asked(watch, turn, refused)
-            else:
-                actions = self._machine.failed(watch, turn, refused)
-        with self.changed:
-            self._run(actions)
-            self._settle()
-
-    def _still_known(self, watch: Watch, check: Check) -> bool:
-        """Whether the cluster has the history behind a replica, as far as it has not been compacted."""
-        at, revision = watch.at, watch.replica.revision
-        key, held = check.known or (b"", None)
-        get = Get(key, revision=revision) if held else Get(at.marker, at.end, limit=1, revision=revision)
-        try:
-            found = run(Exchange(self._space).range(get)).kvs
-        except RevisionError:
-            now = run(Exchange(self._space).range(Get(at.key or at.marker))).header.revision
-            return bool(now >= revision)
-        if held is None:
-            return not found
-        return bool(found and found[0].mod_revision == held.revision and found[0].value == held.value)
 
 
 def _first(replica: Replica) -> Batch:
