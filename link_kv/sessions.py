@@ -72,10 +72,16 @@ class Session(SessionBase[threading.Event]):
         ttl: seconds after which etcd ends it when nothing is heard of this process; etcd may grant more.
         renew: after a loss, get a new lease and write again what was `put` under the old one.
 
+    Attributes:
+        lease: the lease's id, another one after a renewal; 0 when closed.
+        ttl: the seconds that etcd granted, often more than was asked for.
+        alive: whether the lease is certainly still there; `check` raises `LeaseLost` when it is not.
+        lost: a `threading.Event`, see below.
+
     What is `put` under the session goes with it: when it is closed, or when the process dies, is frozen for
     longer than the ttl, or is cut off. A context manager that closes it.
 
-    `lost` is an event, set as soon as this side must assume that the lease is gone: the deadline is counted
+    `lost` is set as soon as this side must assume that the lease is gone: the deadline is counted
     from when the last keepalive was sent, on a clock that goes on while the machine is suspended. With
     ``renew`` it is cleared once there is a new lease; without, a lost session stays lost.
 
@@ -126,12 +132,20 @@ class Lock(Mutex["EtcdMiddleware", threading.Event]):
         shared: hold it together with others that share it; those who do not share wait for all of them.
         ttl: seconds after which others get it when nothing is heard of this process.
 
+    Attributes:
+        held: whether the lock is certainly still held, by this process.
+        token: a number that grows from holder to holder, and that none shares: etcd's create revision.
+        client: a client whose writes happen only while the lock is held. It shares the connection of the
+            one that the lock was made with.
+        lost: a `threading.Event`, set when the lock must be taken as lost, and when it was released.
+
     ``with Lock(client, 'name') as lock:`` waits as long as it takes, and never enters without the lock.
     Who asked first gets it first: one who shares does not overtake one who does not.
 
     A process that was frozen for longer than the ttl has lost the lock without knowing. So write through
     `client`: its writes compare the `token` in their own transaction, and raise `LockLost` when the lock is
-    gone. The block raises `LockLost` at its end, when the lock was lost in it.
+    gone. A lock made with that client has both fences. `token`, `client` and `lost` raise `LockLost` when the
+    lock was not acquired. The block raises `LockLost` at its end, when the lock was lost in it.
 
     An object is held once at a time, by one thread; threads that compete make one each. It may be acquired
     again after a release. A forked child does not hold what its parent holds, and may acquire for itself.
