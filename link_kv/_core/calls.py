@@ -81,6 +81,7 @@ class Method:
 
 RANGE = Method("KV", "Range")
 TXN = Method("KV", "Txn")
+DELETE_RANGE = Method("KV", "DeleteRange")
 LEASE_GRANT = Method("Lease", "LeaseGrant")
 LEASE_REVOKE = Method("Lease", "LeaseRevoke")
 AUTHENTICATE = Method("Auth", "Authenticate")

@@ -6,9 +6,11 @@ from typing import Any
 
 from link_kv import plan as plans
 from link_kv._core.exchange import Exchange
+from link_kv._core.operations import full
 from link_kv._core.operations.reading import is_proper_list, leaf_value, missing, scan, value_found
 from link_kv._core.operations.writing import not_root
 from link_kv.errors import (
+    NoSpace,
     NotFound,
     PathError,
 )
@@ -50,7 +52,10 @@ async def _remove(ex: Exchange, at: Place, *, previous: bool) -> tuple[int, Any]
         [Get(above.marker) for above in at.ancestors()],
     )
     if len(plan.compares) <= plans.MAX_COMPARES:
-        outcome = await ex.commit(plan, at.path)
+        try:
+            outcome = await ex.commit(plan, at.path)
+        except NoSpace as refused:
+            return await full.remove(ex, at, refused)
         if outcome.succeeded:
             answers = [answer.response_delete_range for answer in outcome.answers()[:3]]
             if not any(answer.deleted for answer in answers):
@@ -120,7 +125,11 @@ async def clear(ex: Exchange, force: bool) -> None:
     at = ex.place("/")
     if not at.prefix and not force:
         raise PathError("clear() without a prefix would empty the whole etcd: say clear(force=True)")
-    await ex.commit(Plan((), [Delete(start, end) for start, end in at.visible]), "/")
+    deletes = [Delete(start, end) for start, end in at.visible]
+    try:
+        await ex.commit(Plan((), deletes), "/")
+    except NoSpace as refused:
+        await full.delete_each(ex, deletes, refused)
 
 
 async def popitem(ex: Exchange) -> tuple[str, Any]:
@@ -137,8 +146,12 @@ async def popitem(ex: Exchange) -> tuple[str, Any]:
                 continue
         compares = (plans.unmoved(leaf.kv.key, leaf.kv.mod_revision), *plans.no_list_above(at))
         plan = Plan(compares[: plans.MAX_COMPARES], [Delete(leaf.kv.key)], guarded=True)
-        if (await ex.commit(plan, leaf.path)).succeeded:
-            return leaf.path, leaf_value(leaf)
+        try:
+            if (await ex.commit(plan, leaf.path)).succeeded:
+                return leaf.path, leaf_value(leaf)
+        except NoSpace as refused:
+            _, value = await full.remove(ex, at, refused)
+            return leaf.path, value
 
 
 async def _first(ex: Exchange, at: Place) -> Leaf | None:
