@@ -52,7 +52,7 @@ class EncodeError(LinkKVError, TypeError):
 
 
 class Refused(LinkKVError, ValueError):
-    """A value that an item does not accept, for its type, its range or its being read-only. Nothing was sent."""
+    """A value that an item does not accept: its type, its range, or as it is read-only. Nothing was sent."""
 
 
 class TooLarge(LinkKVError, ValueError):

@@ -56,6 +56,8 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
 
     def close(self) -> None:
         """Close the connections; calls after this raise `Closed`. May be called twice."""
+        while self._at_close:
+            self._at_close.pop()()
         run(self._space.caller.close())
         for hub in list(self._hubs.values()):
             hub.close()

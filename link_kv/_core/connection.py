@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from link_kv._core.calls import Caller, Wire
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from link_kv._core.watcher import Hub
 
 C = TypeVar("C", bound="Connection")
+T = TypeVar("T")
 
 
 class Connection(ABC):
@@ -28,6 +29,10 @@ class Connection(ABC):
     """What watches for this client, by process: a forked child has a hub of its own."""
     _keepers: dict[Any, Keeper]
     """What keeps its leases alive, by process or by event loop."""
+    _stores: dict[str, Any]
+    """The stores of items that were asked for through it, by name."""
+    _at_close: list[Callable[[], object]]
+    """What is to be done while it can still reach etcd."""
 
     def __init__(
         self,
@@ -88,11 +93,18 @@ class Connection(ABC):
         self._space = Namespace(Caller(config, self._wire(config)), prefix)
         self._hubs = {}
         self._keepers = {}
+        self._stores = {}
+        self._at_close = []
 
     @staticmethod
     @abstractmethod
     def _wire(config: Config) -> Wire:
         """The wire that the client's calls go over."""
+
+    @staticmethod
+    async def _blocking(function: Callable[[], T]) -> T:
+        """The result of a function that blocks its thread."""
+        return function()
 
     def _exchange(self) -> Exchange:
         return Exchange(self._space)

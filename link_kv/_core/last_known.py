@@ -6,16 +6,15 @@ their owner can read them. What is in them is data, as it was in etcd.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
 from link_kv._core.conf_tree import Stored
+from link_kv._core.files import replace
 
 
 class LastKnown(NamedTuple):
@@ -31,8 +30,6 @@ def file_of(source: str) -> Path:
 
 def save(source: str, stored: Stored) -> None:
     """Replace the file atomically. Raises `OSError`."""
-    file = file_of(source)
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = json.dumps(
         {
             "source": source,
@@ -42,17 +39,7 @@ def save(source: str, stored: Stored) -> None:
         },
         indent=1,
     )
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=".new-")  # mode 0600
-    try:
-        with open(descriptor, "w", encoding="utf-8") as new:
-            new.write(text)
-            new.flush()
-            os.fsync(descriptor)
-        os.replace(name, file)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+    replace(file_of(source), text)
 
 
 def load(source: str) -> LastKnown | None:

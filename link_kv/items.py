@@ -1,0 +1,256 @@
+"""Stores of items: values with a name, a description, and callbacks.
+
+    temperature = get('oven.temperature')
+    temperature.register(lambda item, value, timestamp: print(value))
+    temperature.set(21.5)
+
+A store is a tree, and an item its direct child: ``client['/oven/temperature']`` and
+``get('oven.temperature')`` are one value. Names are found in any case. The logger is ``link_kv.items``.
+
+==============  =======================================================================================
+`get`           a `Store`, or an `Item` of one; always the same instance
+`discover`      asks a cluster for its stores, and remembers it
+`home`          the directory where that is remembered
+`Reading`       an item's value with all that belongs to it, of one moment
+`Description`   what an item says of itself: type, units, range and more
+==============  =======================================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from link_kv._core import finding
+from link_kv._core.descriptions import Description
+from link_kv._core.finding import Found, where
+from link_kv._core.home import home, remember, remembered
+from link_kv._core.itemwrites import spelled
+from link_kv._core.options import OPTIONS
+from link_kv.errors import LinkKVError, PathError, Unavailable
+from link_kv.item import Item, Reading, Registration, State
+from link_kv.middleware import EtcdMiddleware
+from link_kv.store import Store
+from link_kv.tree import decode_name
+
+__all__ = ["Description", "Item", "Reading", "Registration", "State", "Store", "discover", "get", "home"]
+
+log = logging.getLogger(__name__)
+
+_VARIABLES = (
+    *(f"LINK_KV_{option.upper()}" for option in OPTIONS),
+    *("B3J0F_CONF_DIR", "HOME", "XDG_CONFIG_DIRS", "XDG_CONFIG_HOME"),
+)
+"""The environment that decides where the default client connects to."""
+
+
+def get(store: str, key: str | None = None, *, client: EtcdMiddleware | None = None) -> Any:
+    """A `Store`; or an `Item`, by ``get('store.key')`` or ``get('store', 'key')``. Always the same instance.
+
+    Names are found in any case. One argument is split at its first dot; names with dots take two. Without a
+    client the store is looked for on the cluster that the configuration names, and on those that `discover`
+    remembers.
+
+    A store is a tree that is there: ``client['/store'] = {}`` makes one. Raises `LinkKVError` for an unknown
+    store, and for one that is on two clusters or stored in two spellings, naming both; `NotFound`, a
+    `KeyError`, for an unknown key; `Unavailable` when no cluster answers, and the store is not remembered.
+
+    Thread-safe. A closed client's instances are dropped, and in a forked child they are others.
+    """
+    if not isinstance(store, str):
+        raise PathError(f"{store!r}: a store's name is text, such as 'store' or 'store.key'")
+    name, dot, rest = store.partition(".") if key is None else (store, "", "")
+    if not name:
+        raise PathError(f"{store!r}: a store's name is not empty")
+    found = _get_default(name) if client is None else _get(client, name)
+    if dot:
+        key = rest
+    return found if key is None else found[key]
+
+
+def discover(*addresses: str) -> list[str]:
+    """Ask clusters for their stores, and remember them; the names of the stores.
+
+    Args:
+        addresses: ``host`` or ``host:port``. Without any, the cluster that the configuration names and all
+            that are remembered are asked.
+
+    From then on `get` finds these stores without a client; and their descriptions while their cluster cannot
+    be reached. What is remembered is below `home`, and holds neither values nor passwords. Raises
+    `Unavailable` when none of the clusters answers.
+    """
+    default = _default_client()
+    clients = [_client_at(address) for address in addresses]
+    if not addresses:
+        clients = [default, *_remembered_clients(default)]
+    names: set[str] = set()
+    silent: list[Unavailable] = []
+    for client in clients:
+        try:
+            cluster, catalogs = finding.read_catalogs(client)
+        except Unavailable as error:
+            silent.append(error)
+            log.warning("%s was not discovered: %s", where(client), error)
+            continue
+        for endpoint in client._config.endpoints:
+            remember(endpoint, client.prefix, cluster, catalogs)
+        names |= {decode_name(segment) for segment in catalogs}
+    if len(silent) == len(clients):
+        raise Unavailable(f"no cluster answers: {'; '.join(str(error) for error in silent)}")
+    return sorted(names)
+
+
+# Which store it is
+
+_registry_lock = threading.Lock()
+_registry: dict[tuple[int, bytes, str], list[Store]] = {}
+"""All stores, by cluster, prefix and name. Several, where two clusters give the same id."""
+_turns: dict[tuple[int, bytes, str], threading.Lock] = {}
+_clients: dict[tuple[str | None, ...], EtcdMiddleware] = {}
+"""Those that were made here, by what they were made from."""
+
+
+def _get(client: EtcdMiddleware, name: str) -> Store:
+    lower = name.lower()
+    known: Store | None = client._stores.get(lower)
+    if known is not None and known._usable and (known._there or time.monotonic() < known._again):
+        return known
+    try:
+        found = finding.find(client, name)
+    except Unavailable as error:
+        store = _get_cached([client], lower)
+        if store is None:
+            raise error
+    else:
+        if found is None:
+            raise _unknown(name, [client])
+        store = _open(found)
+    client._stores[lower] = store
+    return store
+
+
+def _get_default(name: str) -> Store:
+    lower = name.lower()
+    default = _default_client()
+    known: Store | None = default._stores.get(lower)
+    if known is not None and known._usable and (known._there or time.monotonic() < known._again):
+        return known
+    clients = [default, *_remembered_clients(default)]
+    everywhere, silent = finding.find_everywhere(clients, name)
+    for client, error in silent:
+        log.info("%s was not asked for the store %s: %s", where(client), name, error)
+    found = finding.distinct(everywhere)
+    if len(found) > 1:
+        places = " and on ".join(where(each.client) for each in found)
+        raise LinkKVError(f"store {name!r}: is on {places}; say which by get({name!r}, client=…)")
+    store = _open(found[0]) if found else _get_cached([client for client, _ in silent], lower)
+    if store is None:
+        if silent and len(silent) == len(clients):
+            raise silent[0][1]
+        raise _unknown(name, clients, silent)
+    default._stores[lower] = store
+    return store
+
+
+def _open(found: Found[EtcdMiddleware]) -> Store:
+    """The store that was found: the instance that is there already, or a new one."""
+    key = (found.cluster, found.at.prefix, decode_name(found.at.segments[0]).lower())
+    with _turn(key):
+        stores = [each for each in _registry.get(key, ()) if each._usable]
+        store = next((each for each in stores if each._at == found.at and _same(found, each)), None)
+        if store is None:
+            store = Store(found.client, found.at)
+            stores.append(store)
+        if store._feed is None:
+            store.client = found.client
+            store._attach()
+        _registry[key] = stores
+    return store
+
+
+def _same(found: Found[EtcdMiddleware], store: Store) -> bool:
+    """Whether a store is of the cluster on which one was found."""
+    if store.client is found.client or store.client._config.endpoints == found.client._config.endpoints:
+        return True
+    try:
+        return finding.same_cluster(found, found._replace(client=store.client))
+    except Unavailable:
+        return False
+
+
+def _get_cached(clients: Iterable[EtcdMiddleware], lower: str) -> Store | None:
+    """The store as it is remembered of a cluster that does not answer."""
+    known: dict[int, tuple[EtcdMiddleware, str, dict[str, Any]]] = {}
+    for client in clients:
+        for each in remembered(client.prefix):
+            segment = spelled(dict.fromkeys(each.stores, True), lower, "")
+            if segment is not None and each.address in client._config.endpoints:
+                known[each.cluster] = (client, segment, each.stores[segment])
+    if len(known) > 1:
+        places = " and of ".join(where(client) for client, _, _ in known.values())
+        raise LinkKVError(f"store {lower!r}: is remembered of {places}, and none of them answers")
+    for cluster, (client, segment, items) in known.items():
+        at = finding.root_of(client).child(segment)
+        key = (cluster, at.prefix, lower)
+        with _turn(key):
+            stores = [each for each in _registry.get(key, ()) if each._usable]
+            store = next((each for each in stores if each._at == at), None)
+            if store is None:
+                store = Store(client, at)
+                stores.append(store)
+            if store._feed is None:
+                store._remember(items)
+            _registry[key] = stores
+        return store
+    return None
+
+
+def _turn(key: tuple[int, bytes, str]) -> threading.Lock:
+    """Held by who opens a store."""
+    with _registry_lock:
+        return _turns.setdefault(key, threading.Lock())
+
+
+def _unknown(
+    name: str, clients: Iterable[EtcdMiddleware], silent: Sequence[tuple[EtcdMiddleware, Unavailable]] = ()
+) -> LinkKVError:
+    places = " and ".join(where(client) for client in clients)
+    unasked = "".join(f"; {where(client)} did not answer" for client, _ in silent)
+    return LinkKVError(
+        f"no store {name!r} on {places}{unasked}. A store is a tree: client['/{name}'] = {{}} makes one, and "
+        "discover('host') looks on another cluster"
+    )
+
+
+# The clients that nobody had to name
+
+
+def _default_client() -> EtcdMiddleware:
+    return _client((), EtcdMiddleware)
+
+
+def _client_at(address: str) -> EtcdMiddleware:
+    return _client((address,), lambda: EtcdMiddleware(endpoints=[address]))
+
+
+def _remembered_clients(default: EtcdMiddleware) -> list[EtcdMiddleware]:
+    addresses = [each.address for each in remembered(default.prefix)]
+    return [_client_at(each) for each in addresses if each not in default._config.endpoints]
+
+
+def _client(name: tuple[str, ...], make: Callable[[], EtcdMiddleware]) -> EtcdMiddleware:
+    """One client for each configuration that the environment gives."""
+    key = (*name, *map(os.environ.get, _VARIABLES))
+    client = _clients.get(key)
+    if client is None or client._space.caller.closed:
+        # Of two threads that make one, both take the first's; one that is not used has connected to nothing.
+        new = make()
+        with _registry_lock:
+            client = _clients.get(key)
+            if client is None or client._space.caller.closed:
+                client = _clients[key] = new
+    return client
