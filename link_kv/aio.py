@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from link_kv._core import operations, stm, trees
+from link_kv._core.aio_takers import Changes, Subscription
 from link_kv._core.calls import Wire
 from link_kv._core.config import Config
 from link_kv._core.connection import Connection
@@ -17,15 +18,20 @@ from link_kv._core.keeper import Keeper, Work
 from link_kv._core.leases import Lease, SessionBase
 from link_kv._core.locks import Mutex
 from link_kv._core.operations import Entry, Kind
+from link_kv.live import Change, Mirror, State, hub_of
 from link_kv.tree import MISSING
 
 __all__ = [
+    "Change",
+    "Changes",
     "Entry",
     "EtcdMiddleware",
     "Lock",
+    "Mirror",
     "Past",
     "Raw",
     "Session",
+    "Subscription",
     "Transaction",
     "Tree",
     "TreeList",
@@ -109,9 +115,15 @@ class EtcdMiddleware(Connection, _Reader):
 
         return AsyncWire(config)
 
+    @staticmethod
+    async def _blocking(function: Callable[[], T]) -> T:
+        return await asyncio.to_thread(function)
+
     async def close(self) -> None:
         """Close the connections; calls after this raise `Closed`. May be called twice."""
         await self._space.caller.close()
+        for hub in list(self._hubs.values()):
+            await asyncio.to_thread(hub.close)
 
     async def __aenter__(self) -> EtcdMiddleware:
         return self
@@ -177,6 +189,43 @@ class EtcdMiddleware(Connection, _Reader):
         """Run ``await function(t)`` as one transaction. See `link_kv.EtcdMiddleware.transaction`."""
         return await stm.transact(self._space, lambda core: function(Transaction(core)))
 
+    async def subscribe(
+        self,
+        path: str,
+        callback: Callable[[Change], object],
+        *,
+        policy: Literal["all", "latest"] = "all",
+        prime: bool = False,
+        max_hz: float | None = None,
+        queue: int = 10_000,
+        on_state: Callable[[State], object] | None = None,
+    ) -> Subscription:
+        """Call ``callback(change)``, in this loop, for each `Change` at or below a path, from now on.
+
+        What the callback returns is awaited when it can be. See `link_kv.EtcdMiddleware.subscribe`.
+        """
+        at = self._space.place(path)
+        options: dict[str, Any] = {"policy": policy, "max_hz": max_hz, "queue": queue, "on_state": on_state}
+        subscription = Subscription(hub_of(self), at, callback, **options)
+        await subscription._start(at, prime)
+        return subscription
+
+    def watch(self, path: str = "/", *, revision: int | None = None) -> Changes:
+        """Iterate over the changes at or below a path with ``async for``, until it is closed.
+
+        ``async with client.watch('/a') as changes:`` listens from there on, and closes it. See
+        `link_kv.EtcdMiddleware.watch`.
+        """
+        return Changes(hub_of(self), self._space.place(path), revision)
+
+    async def mirror(self, path: str = "/") -> Mirror:
+        """A read-only copy of a subtree in memory that follows every change.
+
+        Reading it never waits. Its `wait` blocks: ``await asyncio.to_thread(mirror.wait, revision)``. See
+        `link_kv.EtcdMiddleware.mirror`.
+        """
+        return await asyncio.to_thread(Mirror, self, self._space.place(path))
+
     def at(self, revision: int) -> Past:
         """The mapping as it was at a revision, read-only."""
         return Past(self._space, revision)
@@ -191,16 +240,19 @@ class _TaskRun:
 
     def __init__(self, work: Work) -> None:
         self._woken = asyncio.Event()
-        self._task = asyncio.get_running_loop().create_task(work(self._pause), name="link-kv-sessions")
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(work(self._pause), name="link-kv-sessions")
 
     def wake(self) -> None:
         self._woken.set()
 
     def end(self) -> None:
-        self._task.cancel()
+        if not self._loop.is_closed():
+            self._task.cancel()
 
     async def join(self, seconds: float | None) -> None:
-        await asyncio.wait([self._task], timeout=seconds)
+        if self._loop is asyncio.get_running_loop():
+            await asyncio.wait([self._task], timeout=seconds)
 
     async def _pause(self, seconds: float) -> bool:
         with contextlib.suppress(asyncio.TimeoutError):

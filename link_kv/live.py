@@ -13,35 +13,26 @@ What is promised, and what policy ``latest`` gives up, is in ``docs/explanation/
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from link_kv._core.consumer import Consumer, State, Stats
+from link_kv._core.calls import run
+from link_kv._core.consumer import State, Stats
 from link_kv._core.replica import Batch, Change, Held, value_of
 from link_kv._core.settle import Settling
+from link_kv._core.takers import Callbacks, Iteration
 from link_kv._core.watcher import Feed, Hub
-from link_kv.errors import Closed, ConfigError, NotFound, RevisionError
+from link_kv.errors import Closed, NotFound
 from link_kv.tree import MISSING, Place
 
 if TYPE_CHECKING:
     from link_kv._core.connection import Connection
 
 __all__ = ["Batch", "Change", "Changes", "Mirror", "State", "Stats", "Subscription"]
-
-Policy = Literal["all", "latest"]
-
-log = logging.getLogger(__name__)
-
-_QUEUE = 10_000
-_SLICE = 0.02
-"""Seconds after which a callback that has more to take lets others go first."""
 
 
 def hub_of(client: Connection) -> Hub:
@@ -59,7 +50,7 @@ def hub_of(client: Connection) -> Hub:
     return hub
 
 
-class Subscription(Consumer):
+class Subscription(Callbacks):
     """A callback that is called for each change; `link_kv.EtcdMiddleware.subscribe` makes it.
 
     A context manager that closes it. Thread-safe. It holds the callback until it is closed. In a forked child
@@ -67,79 +58,25 @@ class Subscription(Consumer):
     """
 
     def __init__(
-        self,
-        hub: Hub,
-        at: Place,
-        callback: Callable[[Any], object],
-        *,
-        policy: str = "all",
-        prime: bool = False,
-        max_hz: float | None = None,
-        queue: int = _QUEUE,
-        on_state: Callable[[State], object] | None = None,
-        whole: bool = False,
+        self, hub: Hub, at: Place, callback: Callable[[Any], object], *, prime: bool = False, **options: Any
     ) -> None:
-        if policy not in ("all", "latest"):
-            raise ConfigError(f"policy={policy!r}: it is 'all' or 'latest'")
-        if max_hz is not None and not max_hz > 0:
-            raise ConfigError(f"max_hz={max_hz!r}: a rate is a positive number of times a second")
-        if not isinstance(queue, int) or queue < 1:
-            raise ConfigError(f"queue={queue!r}: a queue holds at least 1 change")
-        if not callable(callback):
-            raise ConfigError(f"callback={callback!r}: a callback is called with a Change")
-        super().__init__(hub, queue, latest=policy == "latest", hidden=whole)
-        self.path = at.path
-        self._callback = callback
-        self._on_state = on_state
-        self._whole = whole
-        self._pause = 0.0 if max_hz is None else 1 / max_hz
-        self._not_before = 0.0
+        super().__init__(hub, at, callback, **options)
         self._join(at, prime)
 
     def _join(self, at: Place, prime: bool) -> None:
         self._hub.join(self, at, prime)
 
     def _wake(self) -> None:
-        self._hub.dispatcher.schedule(self._work)
+        self._hub.dispatcher.schedule(self._run)
 
-    def _work(self) -> float | None:
-        """Hand over what waits. When to be called again, None when nothing waits."""
-        start = time.monotonic()
-        if start < self._not_before:
-            return self._not_before
-        rounds = len(self._queue)
-        while (taken := self._take()) is not None:
-            if isinstance(taken.item, Batch):
-                self._hand_over(taken.item)
-            elif self._on_state is not None:
-                self._call(self._on_state, taken.item, "on_state")
-            rounds -= 1
-            if self._pause:
-                if rounds <= 0:
-                    self._not_before = start + self._pause
-                    return self._not_before
-            elif time.monotonic() - start > _SLICE:
-                return start  # the others first
-        return None
+    def _run(self) -> float | None:
+        return run(self._work())
 
-    def _hand_over(self, batch: Batch) -> None:
-        if self._whole:
-            self._call(self._callback, batch, self.path)
-            self._delivered += len(batch.changes)
-        else:
-            for change in batch.changes:
-                if self._closed:
-                    return
-                self._call(self._callback, change, change.path)
-                self._delivered += 1
-        self._revision = batch.revision
-
-    def _call(self, callback: Callable[[Any], object], argument: Any, what: str) -> None:
+    async def _call(self, callback: Callable[[Any], object], argument: Any, what: str) -> None:
         try:
             callback(argument)
-        except BaseException:
-            self._callback_errors += 1
-            log.exception("%s: the callback %r raised", what, callback)
+        except BaseException:  # noqa: BLE001 - logged there, and a thread is not the callback's to end
+            self._raised(callback, what)
 
     def __enter__(self) -> Subscription:
         return self
@@ -149,11 +86,8 @@ class Subscription(Consumer):
     ) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return f"<Subscription {self.path} {self.state} at revision {self.revision}>"
 
-
-class Changes(Consumer):
+class Changes(Iteration):
     """An iterator over changes that waits for the next; `link_kv.EtcdMiddleware.watch` makes it.
 
     It ends when it is closed, by itself or with its client, from whatever thread. It raises what made it
@@ -162,45 +96,25 @@ class Changes(Consumer):
     """
 
     def __init__(self, hub: Hub, at: Place, revision: int | None = None) -> None:
-        if revision is not None and (not isinstance(revision, int) or revision < 1):
-            raise RevisionError(f"{at.path}: revision={revision!r}: a revision is a whole number from 1 on")
-        super().__init__(hub, _QUEUE)
-        self.path = at.path
+        super().__init__(hub, at, revision)
         self._came = threading.Event()
-        self._batch: deque[Change] = deque()
-        self._batch_revision = 0
-        if revision is None:
-            hub.join(self, at, prime=False)
-        else:
-            hub.join_past(self, at, revision)
+        self._join()
 
     def _wake(self) -> None:
         self._came.set()
+
+    async def _pause(self) -> None:
+        self._came.wait()
+        self._came.clear()
 
     def __iter__(self) -> Changes:
         return self
 
     def __next__(self) -> Change:
-        while True:
-            if self._closed:
-                raise StopIteration
-            if self._batch:
-                change = self._batch.popleft()
-                self._delivered += 1
-                if not self._batch:
-                    self._revision = self._batch_revision
-                return change
-            taken = self._take()
-            if taken is None:
-                self._came.wait()
-                self._came.clear()
-            elif isinstance(taken.item, Batch):
-                self._batch.extend(taken.item.changes)
-                self._batch_revision = taken.item.revision
-            elif taken.item == "lost":
-                if self._error is None or isinstance(self._error, Closed):
-                    raise StopIteration
-                raise self._error
+        change = run(self._following())
+        if change is None:
+            raise StopIteration
+        return change
 
     def __enter__(self) -> Changes:
         return self
@@ -209,9 +123,6 @@ class Changes(Consumer):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"<Changes of {self.path} {self.state} at revision {self.revision}>"
 
 
 class Mirror(Mapping[str, Any]):
@@ -235,7 +146,9 @@ class Mirror(Mapping[str, Any]):
         self._skip = len(at.key) + 1
         self._closed = False
         with self._hub.changed:
-            self._caller.settling = self._caller.settling or Settling(self._hub)
+            settling = self._caller.settling
+            if not isinstance(settling, Settling) or settling.hub is not self._hub:  # as in a forked child
+                self._caller.settling = Settling(self._hub, client._blocking)
 
     def __getitem__(self, key: str) -> Any:
         held = self._leaf(key)

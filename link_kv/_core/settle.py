@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from link_kv.plan import Delete, Operation, Put
@@ -11,24 +11,30 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from link_kv._core.replica import Replica
-    from link_kv._core.watcher import Hub
+    from link_kv._core.watcher import Feed, Hub
 
 PATIENCE = 1.0
 """Seconds that a write waits at most."""
 
 
 class Settling:
-    """What the writes of a client do while it has mirrors open. Waiting blocks the thread."""
+    """What the writes of a client do while it has mirrors open.
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    Args:
+        hub: what feeds the mirrors.
+        blocking: does in this thread, or awaits in another, what blocks.
+    """
+
+    def __init__(self, hub: Hub, blocking: Callable[[Callable[[], bool]], Awaitable[bool]]) -> None:
+        self.hub = hub
+        self._blocking = blocking
 
     def prepare(self, operations: Sequence[Operation]) -> Sequence[Operation]:
         """Let a delete of a range tell what it deleted, where a mirror is over a part of that range.
 
         A mirror sees no event when nothing of its own was deleted, and must not be waited for then.
         """
-        replicas = [feed.replica for feed in self._hub.mirrored()]
+        replicas = [feed.replica for feed in self.hub.mirrored()]
         return [
             op._replace(previous=True)
             if type(op) is Delete and any(_in_part(replica, op) for replica in replicas)
@@ -38,14 +44,13 @@ class Settling:
 
     async def settle(self, operations: Sequence[Operation], answers: Sequence[Any], revision: int) -> None:
         """Wait until the mirrors that an event reaches have it, as long as they are live."""
-        feeds = [feed for feed in self._hub.mirrored() if _touched(feed.replica, operations, answers)]
-        if feeds:
-            await self._wait(
-                lambda: all(feed.replica.revision >= revision or not feed.live for feed in feeds)
-            )
+        feeds = [feed for feed in self.hub.mirrored() if _touched(feed.replica, operations, answers)]
+        if any(feed.replica.revision < revision for feed in feeds):
+            await self._blocking(lambda: self.hub.wait(lambda: _there(feeds, revision), PATIENCE))
 
-    async def _wait(self, condition: Callable[[], bool]) -> None:
-        self._hub.wait(condition, PATIENCE)
+
+def _there(feeds: list[Feed], revision: int) -> bool:
+    return all(feed.replica.revision >= revision or not feed.live for feed in feeds)
 
 
 def _in_part(replica: Replica, op: Delete) -> bool:

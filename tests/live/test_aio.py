@@ -1,0 +1,161 @@
+"""Subscriptions, iterators and mirrors in an asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from link_kv import EtcdMiddleware as Blocking
+from link_kv import RevisionError, Unavailable
+from link_kv.aio import Change, EtcdMiddleware
+from link_kv.tree import MISSING
+from tests.processes import until
+
+SOON = 20
+
+
+@pytest.fixture
+async def client(etcd: Any, etcd_prefix: str) -> AsyncIterator[EtcdMiddleware]:
+    async with EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix) as it:
+        yield it
+
+
+async def take(changes: Any, number: int) -> list[Change]:
+    async def some() -> list[Change]:
+        return [await changes.__anext__() for _ in range(number)]
+
+    return await asyncio.wait_for(some(), SOON)
+
+
+async def test_watch_iterates(client: EtcdMiddleware, etcd_client: Blocking) -> None:
+    async with client.watch("/a") as changes:
+        first = etcd_client.put("/a/x", 1)
+        second = await client.put("/a/x", 2)
+        assert await take(changes, 2) == [
+            Change("/a/x", 1, MISSING, first, "put"),
+            Change("/a/x", 2, 1, second, "put"),
+        ]
+        assert changes.revision == second
+    assert [change async for change in changes] == []
+    async with client.watch("/a", revision=first) as changes:
+        assert [change.value for change in await take(changes, 2)] == [1, 2]
+
+
+async def test_async_for_begins_by_itself(client: EtcdMiddleware) -> None:
+    revision = await client.put("/a", 1)
+    await client.put("/a", 2)
+    seen = []
+    async for change in client.watch("/a", revision=revision):
+        seen.append(change.value)
+        if len(seen) == 2:
+            break
+    assert seen == [1, 2]
+    with pytest.raises(RevisionError):
+        async for _ in client.watch("/a", revision=revision + 10_000):
+            pass
+
+
+async def test_closing_the_client_ends_an_iteration(etcd: Any, etcd_prefix: str) -> None:
+    client = EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix)
+    async with client.watch("/a") as changes:
+        waiting = asyncio.create_task(take(changes, 1))
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(StopAsyncIteration):
+            await waiting
+        assert changes.state == "lost"
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_callback_runs_in_the_loop(client: EtcdMiddleware, waits: bool) -> None:
+    here, came = threading.get_ident(), asyncio.Queue[Change]()
+
+    def callback(change: Change) -> Any:
+        assert threading.get_ident() == here
+        came.put_nowait(change)
+        return asyncio.sleep(0.001) if waits else None
+
+    async with await client.subscribe("/a", callback) as subscription:
+        for number in range(30):
+            await client.put("/a", number)
+        values = [(await asyncio.wait_for(came.get(), SOON)).value for _ in range(30)]
+        assert values == list(range(30))
+        while subscription.stats.delivered < 30:
+            await asyncio.sleep(0.001)
+        assert subscription.state == "live"
+    assert subscription.state == "lost"
+
+
+async def test_a_callback_may_raise_subscribe_and_write(
+    client: EtcdMiddleware, caplog: pytest.LogCaptureFixture
+) -> None:
+    inner = asyncio.Queue[Any]()
+
+    async def callback(change: Change) -> None:
+        await client.subscribe("/b", lambda change: inner.put_nowait(change.value))
+        await client.put("/b", change.value + 1)
+        raise ValueError("no more")
+
+    subscription = await client.subscribe("/a", callback)
+    with caplog.at_level(logging.ERROR, "link_kv.live"):
+        await client.put("/a", 1)
+        assert await asyncio.wait_for(inner.get(), SOON) == 2
+        while subscription.stats.callback_errors == 0:
+            await asyncio.sleep(0.001)
+    assert "no more" in caplog.text
+
+
+async def test_options_are_those_of_the_blocking_client(client: EtcdMiddleware) -> None:
+    heard = asyncio.Queue[Any]()
+    await client.put("/a", 0)
+    await client.subscribe("/a", heard.put_nowait, policy="latest", max_hz=50, prime=True, queue=10)
+    for number in range(1, 50):
+        await client.put("/a", number)
+    values = [(await asyncio.wait_for(heard.get(), SOON)).value]
+    while values[-1] != 49:
+        values.append((await asyncio.wait_for(heard.get(), SOON)).value)
+    assert values == sorted(values)
+    assert len(values) < 50
+
+
+async def test_a_program_reads_its_own_writes(client: EtcdMiddleware) -> None:
+    mirror = await client.mirror("/a")
+    for number in range(50):
+        await client.put("/a/x", number)
+        assert mirror["x"] == number
+    await client.put("/a", {"y": [1, 2]})
+    assert mirror.snapshot() == {"y": [1, 2]}
+    mirror.close()
+
+
+async def test_being_cancelled_while_it_begins_leaves_nothing() -> None:
+    client = EtcdMiddleware(endpoints=["127.0.0.1:1"], timeout=0.5)
+    begins = asyncio.create_task(client.subscribe("/a", print))
+    await asyncio.sleep(0.05)
+    begins.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await begins
+    with pytest.raises(Unavailable):
+        await client.mirror()
+    await client.close()
+    await asyncio.to_thread(
+        until, lambda: "link-kv-watch" not in [each.name for each in threading.enumerate()]
+    )
+
+
+def test_a_loop_that_ended_is_no_trouble(etcd: Any, etcd_prefix: str, etcd_client: Blocking) -> None:
+    async def listen() -> EtcdMiddleware:
+        client = EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix)
+        await client.subscribe("/a", print)
+        return client
+
+    client = asyncio.run(listen())
+    mirror = etcd_client.mirror("/a")
+    etcd_client["/a"] = 1
+    assert mirror[""] == 1
+    asyncio.run(client.close())
