@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from link_kv._core import operations, stm, trees
+from link_kv._core.aio_keeper import new_lease
 from link_kv._core.aio_takers import Changes, Subscription
 from link_kv._core.calls import Wire
 from link_kv._core.config import Config
 from link_kv._core.connection import Connection
 from link_kv._core.exchange import Exchange, Namespace
-from link_kv._core.keeper import Keeper, Work
 from link_kv._core.leases import Lease, SessionBase
 from link_kv._core.locks import Mutex
 from link_kv._core.operations import Entry, Kind
@@ -235,42 +234,6 @@ class EtcdMiddleware(Connection, _Reader):
         return _view(self._space, await trees.tree_at(self._space, path))  # type: ignore[no-any-return]
 
 
-class _TaskRun:
-    """A keeper at work as a task."""
-
-    def __init__(self, work: Work) -> None:
-        self._woken = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(work(self._pause), name="link-kv-sessions")
-
-    def wake(self) -> None:
-        self._woken.set()
-
-    def end(self) -> None:
-        if not self._loop.is_closed():
-            self._task.cancel()
-
-    async def join(self, seconds: float | None) -> None:
-        if self._loop is asyncio.get_running_loop():
-            await asyncio.wait([self._task], timeout=seconds)
-
-    async def _pause(self, seconds: float) -> bool:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), seconds)
-        self._woken.clear()
-        return False  # it is cancelled to end
-
-
-def _new_lease(client: EtcdMiddleware, ttl: float, renew: bool = False) -> Lease[asyncio.Event]:
-    def find_keeper() -> Keeper:
-        keepers, loop = client._keepers, asyncio.get_running_loop()
-        for other in [other for other in keepers if other.is_closed()]:
-            del keepers[other]
-        return keepers.setdefault(loop, Keeper(client._space.caller, _TaskRun))
-
-    return Lease(client._space, ttl, renew, asyncio.Event(), find_keeper)
-
-
 class Session(SessionBase[asyncio.Event]):
     """A lease, kept alive by a task. The twin of `link_kv.Session`, with the same options.
 
@@ -279,7 +242,7 @@ class Session(SessionBase[asyncio.Event]):
     """
 
     def __init__(self, client: EtcdMiddleware, ttl: float = 10, *, renew: bool = False) -> None:
-        super().__init__(_new_lease(client, ttl, renew))
+        super().__init__(new_lease(client, ttl, renew))
 
     async def open(self) -> None:
         """Get the lease, and keep it alive from now on. Does nothing when it is open."""
@@ -332,7 +295,7 @@ class Lock(Mutex["EtcdMiddleware", asyncio.Event]):
         await self._leave(error)
 
     def _new_lease(self) -> Lease[asyncio.Event]:
-        return _new_lease(self._client, self._ttl)
+        return new_lease(self._client, self._ttl)
 
 
 class Transaction:

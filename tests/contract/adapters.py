@@ -194,7 +194,7 @@ class Kind:
         return self.name == "blocking"
 
     def client(self, **options: Any) -> Any:
-        config = Config(**{**self._config, **options})  # type: ignore[arg-type]
+        config = Config(**{**self._config, **options})
         if self.blocking:
             return Blocking(EtcdMiddleware._of(config))
         return Asyncio(aio.EtcdMiddleware._of(config))
