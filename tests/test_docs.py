@@ -61,6 +61,7 @@ EXAMPLES = Sybil(
 def test_examples_of(
     page: Path, etcd: LocalEtcd, etcd_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # for the files that examples make
     monkeypatch.setenv("LINK_KV_HOME", str(tmp_path))
     monkeypatch.setenv("LINK_KV_ENDPOINTS", ",".join(etcd.endpoints))
     monkeypatch.setenv("LINK_KV_PREFIX", etcd_prefix)
