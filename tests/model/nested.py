@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from link_kv.errors import ListIndexError, NotATree, NotFound
-from link_kv.tree import decode_name, is_index
-from tests.values import as_stored
+from link_kv.tree import decode_name, encode_name, is_index
+from tests.values import as_stored, leaf_places
 
 Where = Sequence[str]
 """The segments of a path."""
@@ -101,3 +101,15 @@ class Nested:
         except Exception:
             self.root = before
             raise
+
+    def popitem(self) -> tuple[str, Any]:
+        """The first leaf in the order of etcd's keys, where an empty dict or list is a marker."""
+        if not self.root:
+            raise NotFound("/")
+        found = []
+        for where, value in leaf_places(self.root):
+            path = "".join(f"/{step if type(step) is int else encode_name(step)}" for step in where)
+            found.append(((path + "/" * isinstance(value, (dict, list))).encode(), path, value))
+        _, path, value = min(found, key=lambda each: each[0])
+        self.delete(path[1:].split("/"))
+        return path, value

@@ -1,13 +1,11 @@
-"""Two operations at once end as if one had come after the other: each pair of them, over lists and dicts."""
+"""An operation in the middle of another: both end as if one had come after the other, whichever they are."""
 
 from __future__ import annotations
 
 import copy
 import itertools
-import os
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -18,10 +16,8 @@ from link_kv.middleware import TreeList
 from tests.model.layout import faults
 from tests.model.nested import Nested
 
-ROUNDS = 50 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 2
-
-START = {
-    "l": [{"x": 1, "y": 2}, ["p", "q"], "c"],
+START: dict[str, Any] = {
+    "l": [{"x": 1, "y": 2}, ["p", "q"], {"only": 1}],
     "d": {"e": {}, "f": {"g": 1}, "n": [[{"m": 1}]]},
 }
 
@@ -99,6 +95,10 @@ def insert(path: str, value: Any) -> Race:
     return Race(lambda client: TreeList(client._space, path).insert(0, value), theirs)
 
 
+def popitem() -> Race:
+    return Race(lambda client: client.popitem(), lambda model: model.popitem())
+
+
 IN_LISTS = {
     "delete /l/1/x": delete("/l/1/x"),
     "pop /l/1/y": remove("/l/1/y"),
@@ -109,6 +109,8 @@ IN_LISTS = {
     "empty /l/1": assign("/l/1", {}),
     "delete /l/1": delete("/l/1"),
     "pop /l/3": remove("/l/3"),
+    "pop /l/3/only": remove("/l/3/only"),
+    "set /l/3/more": assign("/l/3/more", {"m": 2}),
     "set /l/3": assign("/l/3", "C"),
     "set /l/4": assign("/l/4", "D"),
     "set /l/4/k": assign("/l/4/k", "D"),
@@ -123,11 +125,14 @@ IN_LISTS = {
     "setdefault /l/1/x": setdefault("/l/1/x", 9),
     "update in /l": update(("/l/1/x", 6), ("/l/3", [1]), ("/l/4", {})),
     "insert into /l/2": insert("/l/2", "o"),
+    "take the first": popitem(),
 }
 
 IN_DICTS = {
     "set /d/e/k": assign("/d/e/k", 1),
-    "set /d/e": assign("/d/e", {}),
+    "empty /d/e": assign("/d/e", {}),
+    "list at /d/e": assign("/d/e", []),
+    "list at /d/f": assign("/d/f", [1]),
     "leaf at /d/e": assign("/d/e", 5),
     "pop /d/e": remove("/d/e"),
     "pop /d/f/g": remove("/d/f/g"),
@@ -148,6 +153,10 @@ IN_DICTS = {
     "delete /d/n/1/1": delete("/d/n/1/1"),
     "append to /d/n/1": append("/d/n/1", 2),
     "delete /d/n/1": delete("/d/n/1"),
+    "delete /d/n": delete("/d/n"),
+    "insert into /d/n": insert("/d/n", {"o": 1}),
+    "update much in /d": update(("/d/f", {"g": 5}), *((f"/d/e/{number}", number) for number in range(20))),
+    "take the first": popitem(),
 }
 
 
@@ -158,43 +167,52 @@ def outcome(operation: Callable[[Any], Any], of: Any) -> Any:
         return type(error).__name__
 
 
-def serially(first: Race, second: Race) -> tuple[Any, Any, Any]:
+def serially(start: dict[str, Any], first: Race, second: Race) -> tuple[Any, Any, Any]:
     model = Nested()
-    model.root = copy.deepcopy(START)
+    model.root = copy.deepcopy(start)
     one = copy.deepcopy(outcome(first.model, model))
     two = copy.deepcopy(outcome(second.model, model))
     return one, two, model.root
 
 
-@pytest.fixture
-def pair(etcd: Any, etcd_prefix: str) -> Iterator[tuple[EtcdMiddleware, EtcdMiddleware]]:
-    with (
-        EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix, timeout=30) as one,
-        EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix, timeout=30) as two,
-    ):
-        yield one, two
+EVERY = [(tree, name) for tree, races in (("l", IN_LISTS), ("d", IN_DICTS)) for name in races]
 
 
-@pytest.mark.parametrize("races", [IN_LISTS, IN_DICTS], ids=["lists", "dicts"])
-def test_two_operations_at_once_end_as_one_after_the_other(
-    pair: tuple[EtcdMiddleware, EtcdMiddleware], races: dict[str, Race]
+class Interruption:
+    """Does something once, before one of the requests of a client is sent."""
+
+    def __init__(self, client: EtcdMiddleware, turn: int, action: Callable[[], Any]) -> None:
+        self._call = client._space.caller.call
+        self._left = turn
+        self._action = action
+        self.done: list[Any] = []
+
+    async def call(self, *request: Any) -> Any:
+        self._left -= 1
+        if self._left == 0:
+            self.done.append(self._action())
+        return await self._call(*request)
+
+
+@pytest.mark.parametrize(("tree", "name"), EVERY)
+def test_an_operation_in_the_middle_of_another_is_before_or_after_it(
+    etcd: Any, etcd_client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch, tree: str, name: str
 ) -> None:
-    client, other = pair
-    start = threading.Barrier(2)
-
-    def race(operation: Race, on: EtcdMiddleware) -> Any:
-        start.wait(60)
-        return outcome(operation.mine, on)
-
-    with ThreadPoolExecutor(1) as pool:
-        for (one, first), (two, second) in itertools.combinations_with_replacement(races.items(), 2):
-            backwards = serially(second, first)
-            allowed = [serially(first, second), (backwards[1], backwards[0], backwards[2])]
-            for _ in range(ROUNDS):
+    client, races, start = etcd_client, {"l": IN_LISTS, "d": IN_DICTS}[tree], {tree: START[tree]}
+    first = races[name]
+    with EtcdMiddleware(endpoints=etcd.endpoints, prefix=client.prefix) as other:
+        for between, second in races.items():
+            backwards = serially(start, second, first)
+            allowed = [serially(start, first, second), (backwards[1], backwards[0], backwards[2])]
+            for turn in itertools.count(1):
                 client.clear()
-                client.update({f"/{name}": value for name, value in START.items()})
-                begun = pool.submit(race, second, other)
-                found = (race(first, client), begun.result(60))
-                result = (*found, client["/"])
-                assert result in allowed, f"{one} beside {two}"
-                assert not faults(client.raw.items(), client.prefix.encode()), f"{one} beside {two}"
+                client[f"/{tree}"] = START[tree]
+                interruption = Interruption(client, turn, partial(outcome, second.mine, other))
+                with monkeypatch.context() as patch:
+                    patch.setattr(client._space.caller, "call", interruption.call)
+                    result = outcome(first.mine, client)
+                if not interruption.done:
+                    break  # it took fewer requests
+                about = f"{between} before request {turn} of {name}"
+                assert (result, *interruption.done, client["/"]) in allowed, about
+                assert not faults(client.raw.items(), client.prefix.encode()), about
