@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -11,9 +12,11 @@ from link_kv._core.calls import run
 from link_kv._core.exchange import Exchange, Namespace
 from link_kv._core.replica import Replica
 from link_kv._core.watch_machine import Action, Ask, Check, Load, Machine, Question
-from link_kv.errors import LinkKVError, RevisionError, Unavailable
+from link_kv.errors import AccessDenied, LinkKVError, RevisionError, Unavailable
 from link_kv.plan import Get
 from link_kv.tree import Place
+
+log = logging.getLogger("link_kv.live")
 
 _IDLE = 1.0
 """Seconds after which the thread ends when nothing is asked."""
@@ -107,13 +110,17 @@ class Asker:
             else:
                 run(Exchange(self._space).range(Get(*watch.range, limit=1, keys_only=True)))
                 actions = self._machine.asked(watch, turn, None, question.reason)
-        except Unavailable:
+        except Unavailable as error:
             # The stream will be gone as well, and the question void; or else it is asked once more.
+            log.warning("%s: what a watch has to read could not be read yet: %s", watch.at.path, error)
             time.sleep(_AGAIN)
             self._questions.put(question)
             return
         except LinkKVError as error:
             refusal = type(error)(f"{watch.at.path}: {error}")
+            if isinstance(error, AccessDenied):
+                start, end = (str(key, "utf-8") for key in watch.range)
+                refusal = AccessDenied(f"{refusal}: watching needs a role that reads from {start} to {end}")
             if isinstance(question, Ask):
                 actions = self._machine.asked(watch, turn, refusal)
             else:

@@ -90,6 +90,7 @@ class Hub:
         self._machine = Machine()
         self._feeds: dict[bytes, Feed] = {}
         self._returning: dict[Feed, None] = {}
+        self._overfull: dict[Feed, Consumer] = {}
         self._consumers: dict[Consumer, None] = {}
         self._stream: Stream | None = None
         self._reader: threading.Thread | None = None
@@ -99,8 +100,8 @@ class Hub:
         self._closed = False
         self._token_expired = False
         self._trouble: LinkKVError | None = None
-        if not _hubs:
-            atexit.register(_close_all)
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)
         _hubs.add(self)
 
     def place(self, path: str) -> Place:
@@ -370,7 +371,11 @@ class Hub:
             )
         now = time.monotonic()
         for consumer in [each for each in feed.listeners if not each.offer(batch, now)]:
-            self.park(feed, consumer)
+            if feed.shared:
+                self.park(feed, consumer)
+            else:
+                # It is being replayed: all of an answer, some 1,000 revisions, rather than a few at a time.
+                self._overfull[feed] = consumer
 
     def _went_live(self, feed: Feed) -> None:
         feed.live = True
@@ -390,6 +395,8 @@ class Hub:
         """Do what an answer leads to. Then who has caught up goes back, and who waits looks again."""
         for action in actions:
             self._do(action)
+        while self._overfull:
+            self.park(*self._overfull.popitem())
         for feed in list(self._returning):
             if feed.phase is Phase.FOLLOWING:
                 self._return(feed)
