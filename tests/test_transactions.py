@@ -11,6 +11,7 @@ import pytest
 
 from link_kv import EtcdMiddleware
 from link_kv.errors import (
+    Closed,
     EncodeError,
     ListIndexError,
     NotATree,
@@ -142,6 +143,28 @@ def test_a_function_that_raises_leaves_nothing(etcd_client: EtcdMiddleware) -> N
     with pytest.raises(ZeroDivisionError):
         etcd_client.transaction(fail)
     assert dict(etcd_client.raw) == before
+
+
+def test_what_is_done_to_a_transaction_that_is_over_is_refused(etcd_client: EtcdMiddleware) -> None:
+    kept: list[Transaction] = []
+    etcd_client.transaction(kept.append)
+
+    def fail(t: Transaction) -> None:
+        kept.append(t)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        etcd_client.transaction(fail)
+    for t in kept:
+        with pytest.raises(Closed, match="over"):
+            t["/a"]
+        with pytest.raises(Closed, match="over"):
+            t["/a"] = 1
+        with pytest.raises(Closed, match="over"):
+            del t["/a"]
+        with pytest.raises(Closed, match="over"):
+            t.__contains__("/a")
+    assert len(etcd_client) == 0
 
 
 def test_bad_paths_and_values_are_told_where_they_are_given(etcd_client: EtcdMiddleware) -> None:

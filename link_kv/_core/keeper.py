@@ -92,6 +92,7 @@ class Keeper:
         self._run: Run | None = None
         self._turn = 0
         """Counts the runs."""
+        self._failing = False
 
     def add(self, lease: Kept) -> None:
         """Keep a lease alive from now on."""
@@ -183,6 +184,7 @@ class Keeper:
                     lease = waiting.pop(answer.ID, None)
                     if lease is not None:
                         lease.prolong(sent, answer.TTL)
+                self._failing = False
                 return True
             except WireFailure as failure:
                 if self._caller.closed:
@@ -198,7 +200,7 @@ class Keeper:
             raise
         except LinkKVError as error:
             trouble = str(error)
-        log.warning("%d leases could not be kept alive, trying again: %s", len(waiting), trouble)
+        self._warn("leases could not be kept alive, trying again", trouble)
         for lease in waiting.values():
             lease.due = now() + AGAIN
         return False
@@ -209,5 +211,10 @@ class Keeper:
         except Closed:
             raise
         except LinkKVError as error:
-            log.warning("another lease for a session could not be had, trying again: %s", error)
+            self._warn("another lease for a session could not be had, trying again", error)
             lease.due = now() + AGAIN
+
+    def _warn(self, what: str, why: object) -> None:
+        """Say it once in an outage, not each time it is tried."""
+        log.log(logging.DEBUG if self._failing else logging.WARNING, "%s: %s", what, why)
+        self._failing = True

@@ -17,7 +17,7 @@ from link_kv._core.exchange import Exchange, Namespace
 from link_kv._core.fold import Overlay, take_from
 from link_kv._core.operations import layer, missing, not_root, unread
 from link_kv.codec import decode
-from link_kv.errors import Conflict, ListIndexError, NotATree, RevisionError, TooLarge
+from link_kv.errors import Closed, Conflict, ListIndexError, NotATree, RevisionError, TooLarge
 from link_kv.plan import Compare, Delete, Get, Guard, Operation, Plan, Put
 from link_kv.tree import LIST, MISSING, Leaf, Place, build, is_index, leaves
 
@@ -54,6 +54,7 @@ class Transaction:
         self._overlay = Overlay()
         self.compacted = False
         """Whether the revision that is read was compacted away meanwhile."""
+        self.over = False
 
     # Reading
 
@@ -69,7 +70,7 @@ class Transaction:
 
     async def read(self, path: str, default: Any = MISSING) -> Any:
         """The value at a path as this transaction sees it, ``default`` when nothing is there."""
-        value = await self._value(self._ex.place(path))
+        value = await self._value(self._place(path))
         return default if value is MISSING else copy.deepcopy(value)
 
     async def get(self, path: str) -> Any:
@@ -78,6 +79,11 @@ class Transaction:
         if value is MISSING:
             raise missing(self._ex.place(path).path)
         return value
+
+    def _place(self, path: str) -> Place:
+        if self.over:
+            raise Closed(f"{path}: the transaction is over; what is done to it now would be lost")
+        return self._ex.place(path)
 
     async def _value(self, at: Place) -> Any:
         known, value = self._overlay.known(at)
@@ -116,7 +122,7 @@ class Transaction:
 
     async def contains(self, path: str) -> bool:
         """Whether a leaf or a tree is at a path; looks at one leaf only where it can."""
-        at = self._ex.place(path)
+        at = self._place(path)
         if not at.segments:
             return True
         if self._overlay.touches(at):
@@ -136,13 +142,13 @@ class Transaction:
     # Writing
 
     def write(self, path: str, value: Any) -> None:
-        at = self._ex.place(path)
+        at = self._place(path)
         layer(value, at)  # what cannot be stored is said here, where it was written
         self._overlay.assign(at, copy.deepcopy(value))
 
     async def delete(self, path: str) -> None:
         """Delete a leaf or a tree. In a list those behind it move up. Raises `NotFound`."""
-        at = self._ex.place(path)
+        at = self._place(path)
         not_root(at, "deleted")
         if not await self.contains(path):
             raise missing(at.path)
@@ -272,5 +278,7 @@ async def transact(space: Namespace, function: Callable[[Transaction], Awaitable
         except RevisionError:
             if not transaction.compacted:
                 raise
+        finally:
+            transaction.over = True
         await space.caller.wire.sleep(random.uniform(0, min(0.02, 0.0005 * 2 ** min(run, 8))))
     raise Conflict(f"the transaction ran {MAX_RUNS} times, and what it read moved each time")
