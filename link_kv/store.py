@@ -244,11 +244,7 @@ class Store(Mapping[str, Item]):
     @property
     def _there(self) -> bool:
         """Whether anything is in it."""
-        return (
-            self._feed is not None
-            and self._feed.replica.revision > 0
-            and any(True for _ in self._feed.replica.all())
-        )
+        return self._feed is not None and (self._feed.replica.count > 0 or len(self) > 0)
 
     def _attach(self) -> None:
         """Follow the tree. Raises as `EtcdMiddleware.subscribe` does."""

@@ -66,33 +66,45 @@ class Queue(Protocol):
 class AllQueue:
     """Every batch, in order."""
 
+    __slots__ = ("_items", "coalesced", "size")
+
     def __init__(self) -> None:
         self.size = self.coalesced = 0
-        self._items: deque[Taken] = deque()
+        # Most queues are empty, and an empty deque takes 600 bytes.
+        self._items: deque[Taken] | None = None
 
     def __len__(self) -> int:
-        return len(self._items)
+        return 0 if self._items is None else len(self._items)
 
     def put(self, batch: Batch, now: float) -> None:
-        self._items.append(Taken(now, batch))
+        self._append(Taken(now, batch))
         self.size += len(batch.changes)
 
     def tell(self, state: State, now: float) -> None:
-        self._items.append(Taken(now, state))
+        self._append(Taken(now, state))
+
+    def _append(self, taken: Taken) -> None:
+        if self._items is None:
+            self._items = deque((taken,))
+        else:
+            self._items.append(taken)
 
     def take(self) -> Taken | None:
-        if not self._items:
+        items = self._items
+        if items is None:
             return None
-        taken = self._items.popleft()
+        taken = items.popleft()
+        if not items:
+            self._items = None
         if isinstance(taken.item, Batch):
             self.size -= len(taken.item.changes)
         return taken
 
     def oldest(self) -> float | None:
-        return self._items[0].arrived if self._items else None
+        return None if self._items is None else self._items[0].arrived
 
     def clear(self) -> None:
-        self._items.clear()
+        self._items = None
         self.size = 0
 
 
