@@ -306,7 +306,7 @@ class Caller:
             else:
                 tries += 1
                 if tries % count == 0:
-                    pause = random.uniform(0.5, 1.0) * min(0.25, 0.025 * 2 ** (tries // count))
+                    pause = random.uniform(0.5, 1.0) * min(0.25, 0.05 * (tries // count))
                     await self.wire.sleep(max(0.0, min(pause, until - time.monotonic())))
             now = time.monotonic()
         if doubtful is not None:

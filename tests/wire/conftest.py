@@ -60,6 +60,15 @@ def proxy(etcd: Any) -> Iterator[Proxy]:
         yield proxy
 
 
+@pytest.fixture(autouse=True)
+def shared_server_survives(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that brings the shared server down must not look like the failure of those after it."""
+    yield
+    if "etcd" in request.fixturenames:
+        etcd = request.getfixturevalue("etcd")
+        assert not isinstance(etcd, local.LocalEtcd) or etcd.running, "\n".join([etcd.outcome(), *etcd.log])
+
+
 @pytest.fixture
 def connect(etcd_prefix: str) -> Iterator[Connect]:
     """Makes clients below the test's prefix; closes them after it. Nothing of the environment counts."""

@@ -1,5 +1,8 @@
 """What a caller sees when servers fail: the rows of docs/explanation/failures.md, each with a bound."""
 
+# Before the trouble begins each test reads its value once. From then on the client asks for it by a plain
+# Range. An etcd below 3.5.5 panics when a transaction that only reads is broken off.
+
 from __future__ import annotations
 
 import logging
@@ -54,6 +57,7 @@ def _status(client: EtcdMiddleware) -> Any:
 def test_a_server_that_is_stopped(server: local.LocalEtcd, connect: Connect) -> None:
     client = connect(*server.endpoints, timeout=0.5)
     client["/a"] = 1
+    assert client["/a"] == 1
     server.kill()
     for action in (lambda: client["/a"], lambda: client.put("/a", 2), lambda: client.pop("/a")):
         with within(1), pytest.raises(Unavailable, match=r"no etcd answers at .*refused") as caught:
@@ -81,6 +85,7 @@ def test_a_server_that_restarts_costs_a_call_no_more_than_the_restart(
 ) -> None:
     client = connect(*server.endpoints, timeout=20)
     client["/a"] = 1
+    assert client["/a"] == 1
     server.kill()
     thread = threading.Thread(target=server.restart)
     thread.start()
@@ -94,6 +99,7 @@ def test_a_server_that_restarts_costs_a_call_no_more_than_the_restart(
 def test_a_frozen_server_and_a_read(server: local.LocalEtcd, connect: Connect) -> None:
     client = connect(*server.endpoints, timeout=0.5)
     client["/a"] = 1
+    assert client["/a"] == 1
     server.pause()
     with within(1), pytest.raises(DeadlineExceeded, match=r"no answer from etcd at .* within 0\.5 s"):
         client["/a"]
@@ -105,6 +111,7 @@ def test_a_frozen_server_and_a_write(server: local.LocalEtcd, connect: Connect) 
     """The first write may have arrived. Those after it are not sent before the server answers."""
     client = connect(*server.endpoints, timeout=0.5)
     client["/a"] = 1
+    assert client["/a"] == 1
     server.pause()
     with within(1), pytest.raises(OutcomeUnknown, match="may or may not have happened"):
         client["/a"] = 2
@@ -118,6 +125,7 @@ def test_a_frozen_server_and_a_write(server: local.LocalEtcd, connect: Connect) 
 def test_a_frozen_server_is_noticed_on_an_idle_connection(server: local.LocalEtcd, connect: Connect) -> None:
     client = connect(*server.endpoints, timeout=60)
     client["/a"] = 1
+    assert client["/a"] == 1
     server.pause()
     with within(12), pytest.raises(OutcomeUnknown):
         client["/a"] = 2
@@ -139,6 +147,7 @@ def test_a_frozen_server_is_noticed_on_a_stream(server: local.LocalEtcd, connect
 def test_a_connection_that_is_cut_is_made_again(proxy: Proxy, connect: Connect) -> None:
     client = connect(proxy.endpoint)
     client["/a"] = 1
+    assert client["/a"] == 1
     for _ in range(20):
         proxy.cut()
         with within(2):
@@ -149,6 +158,7 @@ def test_a_connection_that_is_cut_is_made_again(proxy: Proxy, connect: Connect) 
 def test_a_write_whose_connection_is_cut(proxy: Proxy, connect: Connect) -> None:
     client = connect(proxy.endpoint, timeout=20)
     client["/a"] = 1
+    assert client["/a"] == 1
     proxy.hold()
     failure: list[LinkKVError] = []
 
@@ -172,24 +182,31 @@ def test_a_write_whose_connection_is_cut(proxy: Proxy, connect: Connect) -> None
 def test_a_link_that_is_cut_off_and_comes_back(proxy: Proxy, connect: Connect) -> None:
     client = connect(proxy.endpoint, timeout=0.5)
     client["/a"] = 1
+    assert client["/a"] == 1
+
+    def answers() -> bool:
+        try:
+            return bool(client["/a"] == 1)
+        except Unavailable:
+            return False
+
     proxy.close()
     with within(1), pytest.raises(Unavailable, match="refused"):
         client["/a"] = 2
     proxy.reopen()
-    with within(2):
-        assert client["/a"] == 1
+    until(answers, 2)
     proxy.hold()
     with within(1), pytest.raises(DeadlineExceeded):
         client["/a"]
     proxy.release()
-    with within(2):
-        assert client["/a"] == 1
+    until(answers, 2)
 
 
 def test_an_outage_costs_no_more_than_a_second_after_it(proxy: Proxy, connect: Connect) -> None:
     """gRPC would wait longer from try to try, up to two minutes."""
     client = connect(proxy.endpoint, timeout=20)
     client["/a"] = 1
+    assert client["/a"] == 1
     proxy.close()
     reopen = threading.Timer(5, proxy.reopen)
     reopen.start()
@@ -220,6 +237,7 @@ def test_a_frozen_member_among_three_costs_a_read_a_fraction_of_its_deadline(
         frozen = next(member for member in cluster.members if member is not frozen)
     client = connect(*frozen.endpoints, *(e for e in cluster.endpoints if e not in frozen.endpoints))
     client["/a"] = 1
+    assert client["/a"] == 1
     frozen.pause()
     with within(4):
         assert client["/a"] == 1
@@ -259,6 +277,7 @@ def test_a_member_that_is_cut_off_from_its_cluster(cluster: local.LocalCluster, 
     lonely = cluster.members[0]
     client = connect(*lonely.endpoints, timeout=1)
     client["/a"] = 1
+    assert client["/a"] == 1
     for member in cluster.members[1:]:
         member.pause()
 
@@ -279,6 +298,7 @@ def test_a_member_goes_and_the_next_takes_over(
 ) -> None:
     client = connect(*cluster.endpoints)
     client["/a"] = 1
+    assert client["/a"] == 1
     cluster.members[0].kill()
     with caplog.at_level(logging.INFO, "link_kv.wire"), within(5):
         assert client["/a"] == 1
@@ -292,6 +312,7 @@ def test_a_member_goes_and_the_next_takes_over(
 def test_all_members_are_tried_before_a_read_fails(cluster: local.LocalCluster, connect: Connect) -> None:
     client = connect(*cluster.endpoints, timeout=2)
     client["/a"] = 1
+    assert client["/a"] == 1
     for member in cluster.members:
         member.pause()
     with within(2.5), pytest.raises(DeadlineExceeded):
@@ -304,6 +325,7 @@ def test_all_members_are_tried_before_a_read_fails(cluster: local.LocalCluster, 
 def test_threads_go_on_while_the_connection_breaks(proxy: Proxy, connect: Connect) -> None:
     client = connect(proxy.endpoint, timeout=20)
     client["/n"] = 0
+    assert client["/n"] == 0
     errors: list[BaseException] = []
 
     def read(stop: Callable[[], bool]) -> None:

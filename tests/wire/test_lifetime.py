@@ -1,0 +1,320 @@
+"""Clients begin and end: closing under way, closing many, never closing, and the end of the program."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from link_kv import EtcdMiddleware, aio, local
+from link_kv._core.calls import WATCH, WireFailure, run
+from link_kv.errors import Closed, LinkKVError, OutcomeUnknown
+from tests.processes import until
+from tests.wire.conftest import Connect, within
+from tests.wire.proxy import Proxy
+from tests.wire.streams import caller, create, watch
+
+
+def in_thread(action: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """Run an action in a thread; what it returns or raises ends up in the list."""
+    found: list[Any] = []
+
+    def work() -> None:
+        try:
+            found.append(action())
+        except LinkKVError as error:
+            found.append(error)
+        except WireFailure as error:
+            found.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, found
+
+
+# Closing
+
+
+def test_a_closed_client_does_nothing(etcd: Any, connect: Connect) -> None:
+    client = connect(*etcd.endpoints)
+    client["/a"] = 1
+    client.close()
+    client.close()
+    uses: list[Callable[[], Any]] = [
+        lambda: client["/a"],
+        lambda: client.put("/a", 1),
+        lambda: client.pop("/a"),
+        lambda: list(client),
+        lambda: "/a" in client,
+        lambda: client.snapshot(),
+        lambda: client.raw[b"a"],
+        lambda: run(caller(client).open(WATCH)),
+    ]
+    for use in uses:
+        with pytest.raises(Closed, match="the client was closed"):
+            use()
+
+
+def test_a_client_that_was_never_used_can_be_closed() -> None:
+    EtcdMiddleware(endpoints=["127.0.0.1:1"]).close()
+
+
+def test_closing_ends_calls_that_are_under_way(proxy: Proxy, connect: Connect) -> None:
+    """A read learns that the client was closed; a write that was sent may have arrived."""
+    client = connect(proxy.endpoint, timeout=30)
+    client["/a"] = 1
+    assert client["/a"] == 1
+    stream = watch(client)
+    proxy.hold()
+    read = in_thread(lambda: client["/a"])
+    written = in_thread(lambda: client.put("/a", 2))
+    received = in_thread(lambda: run(stream.receive()))
+    for thread, _ in (read, written, received):
+        thread.join(0.1)
+        assert thread.is_alive()
+    with within(2):
+        client.close()
+        for thread, _ in (read, written, received):
+            thread.join()
+    assert [type(found[0]) for _, found in (read, written, received)] == [Closed, OutcomeUnknown, WireFailure]
+
+
+def test_closing_ends_the_tries_to_connect(server: local.LocalEtcd, connect: Connect) -> None:
+    client = connect(*server.endpoints, timeout=30)
+    client["/a"] = 1
+    server.kill()
+    read = in_thread(lambda: client["/a"])
+    written = in_thread(lambda: client.put("/a", 2))
+    for thread, _ in (read, written):
+        thread.join(0.2)
+        assert thread.is_alive()
+    with within(2):
+        client.close()
+        for thread, _ in (read, written):
+            thread.join()
+    assert [type(found[0]) for _, found in (read, written)] == [Closed, Closed]
+
+
+def test_closing_while_threads_call(etcd: Any, connect: Connect) -> None:
+    for _ in range(20):
+        client = connect(*etcd.endpoints)
+        client["/a"] = 1
+
+        def work(client: EtcdMiddleware = client) -> None:
+            while True:
+                client["/a"] = 1
+
+        threads = [in_thread(work) for _ in range(4)]
+        client["/a"] = 2
+        client.close()
+        for thread, found in threads:
+            thread.join(5)
+            assert isinstance(found[0], (Closed, OutcomeUnknown))
+
+
+# Nothing is left
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def left_behind(use: Callable[[], None], times: int) -> int:
+    """Use clients this often; the bytes that are left. Of threads and descriptors, none may be."""
+    for _ in range(100):
+        use()
+    gc.collect()
+    before = descriptors(), threading.active_count(), resident()
+    for _ in range(times):
+        use()
+    until(lambda: (descriptors(), threading.active_count()) == before[:2], 5)
+    gc.collect()
+    return resident() - before[2]
+
+
+def use_blocking(endpoints: list[str]) -> None:
+    with EtcdMiddleware(endpoints=endpoints, prefix="/many") as client:
+        client.get("/a")
+
+
+def use_stream(endpoints: list[str]) -> None:
+    with EtcdMiddleware(endpoints=endpoints, prefix="/many") as client:
+        watch(client)
+
+
+def use_unclosed(endpoints: list[str]) -> None:
+    EtcdMiddleware(endpoints=endpoints, prefix="/many").get("/a")
+
+
+@pytest.mark.parametrize("use", [use_blocking, use_stream, use_unclosed])
+@pytest.mark.parametrize(
+    "times", [300, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
+def test_clients_leave_nothing_behind(etcd: Any, use: Callable[[list[str]], None], times: int) -> None:
+    assert left_behind(lambda: use(etcd.endpoints), times) < 5 * 2**20
+
+
+@pytest.mark.parametrize(
+    "times", [300, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
+def test_clients_of_asyncio_leave_nothing_behind(etcd: Any, times: int) -> None:
+    async def use() -> None:
+        async with aio.EtcdMiddleware(endpoints=etcd.endpoints, prefix="/many") as client:
+            await client.get("/a")
+            _, stream = await client._space.caller.open(WATCH)
+            await stream.send(create(client))
+            assert (await stream.receive()).created
+
+    async def many(number: int) -> None:
+        for _ in range(number):
+            await use()
+
+    asyncio.run(many(100))
+    gc.collect()
+    before = descriptors(), threading.active_count(), resident()
+    asyncio.run(many(times))
+    until(lambda: (descriptors(), threading.active_count()) == before[:2], 5)
+    gc.collect()
+    assert resident() - before[2] < 5 * 2**20
+
+
+# The end of the program
+
+
+BEGIN = """
+import asyncio, gc, sys, threading, time, warnings
+from link_kv import EtcdMiddleware, aio
+from link_kv._core.calls import WATCH, run
+from link_kv._core.requests import field
+ENDPOINT, PREFIX = sys.argv[1:]
+CREATE = field(b'\\x0a', field(b'\\x0a', b'a'))
+"""
+
+
+def program(endpoint: str, prefix: str, text: str) -> None:
+    """A program that ends in time, with nothing to say."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", BEGIN + textwrap.dedent(text), endpoint, prefix],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stdout + done.stderr
+
+
+def test_a_program_that_closes_nothing(etcd: Any, etcd_prefix: str) -> None:
+    program(
+        etcd.endpoints[0],
+        etcd_prefix,
+        """
+        client = EtcdMiddleware(endpoints=[ENDPOINT], prefix=PREFIX)
+        client['/a'] = 1
+        _, stream = run(client._space.caller.open(WATCH))
+        run(stream.send(CREATE))
+        run(stream.receive())
+        """,
+    )
+
+
+def test_clients_that_are_dropped(etcd: Any, etcd_prefix: str) -> None:
+    program(
+        etcd.endpoints[0],
+        etcd_prefix,
+        """
+        for _ in range(5):
+            client = EtcdMiddleware(endpoints=[ENDPOINT], prefix=PREFIX)
+            client['/a'] = 1
+            _, stream = run(client._space.caller.open(WATCH))
+            run(stream.send(CREATE))
+            run(stream.receive())
+            del client, stream
+            gc.collect()
+        time.sleep(0.1)
+        """,
+    )
+
+
+def test_a_program_ends_while_its_threads_call(proxy: Proxy, etcd_prefix: str) -> None:
+    held = threading.Timer(3, proxy.hold)
+    held.start()
+    program(
+        proxy.endpoint,
+        etcd_prefix,
+        """
+        client = EtcdMiddleware(endpoints=[ENDPOINT], prefix=PREFIX, timeout=60)
+        client['/a'] = 1
+        _, stream = run(client._space.caller.open(WATCH))
+        run(stream.send(CREATE))
+        run(stream.receive())
+
+        def read():
+            while True:
+                client['/a']
+
+        def follow():
+            run(stream.receive())
+
+        for work in (read, read, follow):
+            threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.3)
+        """,
+    )
+    held.cancel()
+    held.join()
+
+
+def test_asyncio_programs_that_close_nothing(etcd: Any, etcd_prefix: str) -> None:
+    program(
+        etcd.endpoints[0],
+        etcd_prefix,
+        """
+        async def main():
+            client = aio.EtcdMiddleware(endpoints=[ENDPOINT], prefix=PREFIX)
+            await client.put('/a', 1)
+            _, stream = await client._space.caller.open(WATCH)
+            await stream.send(CREATE)
+            await stream.receive()
+            asyncio.ensure_future(stream.receive())
+            asyncio.ensure_future(client.get('/a'))
+            await asyncio.sleep(0)
+
+        for _ in range(3):
+            asyncio.run(main())
+            gc.collect()
+        """,
+    )
+
+
+def test_one_client_in_loop_after_loop(etcd: Any, etcd_prefix: str) -> None:
+    program(
+        etcd.endpoints[0],
+        etcd_prefix,
+        """
+        client = aio.EtcdMiddleware(endpoints=[ENDPOINT], prefix=PREFIX)
+
+        async def main(number):
+            await client.put('/a', number)
+            _, stream = await client._space.caller.open(WATCH)
+            await stream.send(CREATE)
+            await stream.receive()
+            assert await client['/a'] == number
+
+        for number in range(3):
+            asyncio.run(main(number))
+        asyncio.run(client.close())
+        """,
+    )
