@@ -166,8 +166,9 @@ class Exchange:
     async def _read(self, request: bytes, gets: Sequence[Get]) -> tuple[int, list[Sequence[Any]]]:
         try:
             response = await self.space.caller.call(TXN, request, Repeat.READ, self.deadline)
-        except NoSpace:
-            # Before 3.5.2 a full server refuses every transaction, reads too.
+        except (NoSpace, TooLarge):
+            # Before 3.5.2 a full server refuses every transaction, reads too. And thousands of long keys to
+            # read are more than one request may carry.
             return await self._read_singly(gets)
         outcome = Outcome(True, response.header.revision, response)
         return outcome.revision, outcome.found()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from link_kv.errors import ListIndexError, NotATree, NotFound, PathError
+from link_kv.errors import EncodeError, ListIndexError, NotATree, NotFound, PathError
 from link_kv.tree import MISSING, Place, decode_name, encode_name, is_index
 
 
@@ -19,10 +19,12 @@ class _Node:
 
     def writes(self) -> Iterator[tuple[Place, Any]]:
         """What is written here or below, in the order in which it came."""
-        if self.at is not None:
-            yield self.at, self.value
-        for node in self.below.values():
-            yield from node.writes()
+        pending = [self]
+        while pending:
+            node = pending.pop()
+            if node.at is not None:
+                yield node.at, node.value
+            pending += reversed(node.below.values())
 
 
 class Overlay:
@@ -34,14 +36,18 @@ class Overlay:
     def assign(self, at: Place, value: Any) -> None:
         """Take one more assignment, as a dict would.
 
-        Raises `NotATree` below a leaf assigned before, `ListIndexError` beyond the end of a list.
+        Raises `NotATree` below a leaf assigned before, `ListIndexError` beyond the end of a list, and
+        `EncodeError` in a value that this would nest too deeply.
         """
         if not at.segments:
             raise PathError("/: the root cannot be assigned; name a path below it")
         node = self._root
         for depth, segment in enumerate(at.segments):
             if node.at is not None:
-                node.value = _set(node.value, at, depth, value)
+                try:
+                    node.value = _set(node.value, at, depth, value)
+                except RecursionError:
+                    raise EncodeError(f"{at.path}: the value around it is nested too deeply") from None
                 return
             node = node.below.setdefault(segment, _Node())
         node.at, node.value, node.below = at, value, {}

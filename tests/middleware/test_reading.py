@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from link_kv import EtcdMiddleware
-from link_kv.errors import LinkKVError, NotFound, PathError
+from link_kv.errors import LinkKVError, NotFound, PathError, TooLarge
 from tests.middleware.conftest import Stored
 from tests.values import same
 
@@ -212,6 +212,18 @@ def test_a_path_may_be_long(client: EtcdMiddleware, depth: int) -> None:
     assert client.pop(path + "/c") == depth
     del client[path + "/l"], client[path + "/m"]
     assert client["/"] == {}
+
+
+def test_a_path_too_long_to_be_guarded_can_still_be_read_and_deleted(
+    client: EtcdMiddleware, foreign: Any
+) -> None:
+    path = "/a" + "/b" * 1500
+    with pytest.raises(TooLarge, match=r"^/a/b"):
+        client[path] = 1
+    foreign({path: "1", "/a/c": "2"})
+    assert client[path] == 1
+    del client[path]
+    assert client["/"] == {"a": {"c": 2}}
 
 
 def test_the_leaf_at_a_path_is_one_key(client: EtcdMiddleware, stored: Stored) -> None:

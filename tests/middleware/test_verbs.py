@@ -350,6 +350,22 @@ def test_update_takes_a_path_of_hundreds_of_levels(client: EtcdMiddleware) -> No
     assert client[path] == 1
     client.update([("/a", {}), (path, 2)])
     assert list(client.items()) == [(path, 2)]
+    for pairs in ([(path * 5, 3)], [("/a", {}), (path * 5, 3)]):
+        with pytest.raises(LinkKVError, match="/a/b"):
+            client.update(pairs)
+    assert list(client.items()) == [(path, 2)]
+
+
+@pytest.mark.parametrize("small", [1, 10, 30])
+def test_an_update_holds_as_much_as_an_assignment(client: EtcdMiddleware, small: int) -> None:
+    client.update({"/old": {"x": 1}, "/t": {f"old{number}": number for number in range(100)}})
+    value = {f"k{number:09}": number % 10 for number in range(25_000)}
+    pairs = {"/t": value, **{f"/small/{number}": number for number in range(small)}}
+    client.update(pairs)
+    assert client["/t"] == value
+    assert client["/small"] == {str(number): number for number in range(small)}
+    client.update(pairs)
+    assert client["/old"] == {"x": 1}
 
 
 # snapshot

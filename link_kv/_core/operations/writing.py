@@ -31,7 +31,7 @@ from link_kv.tree import (
 )
 
 _UPDATE_UNREAD = 16
-"""Up to this many pairs, an update deletes below each leaf unseen instead of looking first."""
+"""Up to this many pairs, an update deletes below each leaf unseen, or looks at each place by itself."""
 
 
 LOST_BEFORE_GAPS = 2
@@ -285,14 +285,21 @@ async def update(ex: Exchange, assignments: Sequence[tuple[str, Any]]) -> int:
     if len(writes) <= _UPDATE_UNREAD and len(blind) <= plans.MAX_COMPARES:
         return await _update_unread(ex, places, blind)
     guards = plans.guard_reads(places)
-    span = _span(places)
-    limit = 4 * sum(len(lay.flat.pairs) + 1 for _, lay in writes) + PAGE
+    few = len(writes) <= _UPDATE_UNREAD
+    ranges = [_span(places)]
+    if few:
+        ranges = [each for at in places for each in ((at.key, b""), (at.marker, at.end))]
+    limit = 0 if few else 4 * sum(len(lay.flat.pairs) + 1 for _, lay in writes) + PAGE
+    reads = [Get(start, end, limit, keys_only=True) for start, end in ranges]
+    too_many = False
     for _ in range(LOST_BEFORE_GAPS):
-        revision, found = await ex.read([*guards, Get(*span, limit, keys_only=True)])
-        guard = plans.resolve(places, found[: len(guards)], revision)
+        revision, found = await ex.read([*guards, *reads])
+        room = plans.MAX_COMPARES - len(ranges)
+        guard = plans.resolve(places, found[: len(guards)], revision, room)
         assert guard is not None
-        keys = [kv.key for kv in found[-1]]
-        if len(keys) >= limit:
+        keys = sorted(kv.key for kvs in found[len(guards) :] for kv in kvs)
+        too_many = 0 < limit <= len(keys)
+        if too_many:
             break  # what is there dwarfs what is written
         operations: list[Operation] = []
         for (at, lay), (leaf, below) in zip(writes, _below(places, keys), strict=True):
@@ -301,13 +308,17 @@ async def update(ex: Exchange, assignments: Sequence[tuple[str, Any]]) -> int:
                 operations += [Delete(at.marker, at.end)] if below else []
             else:
                 operations += plans.replace(at, lay.flat, leaf, below, revision)[1]
-        plan = Plan(
-            (*guard.compares, plans.quiet(*span, revision)), [*operations, *guard.operations], guarded=True
-        )
+        compares = (*guard.compares, *(plans.quiet(start, end, revision) for start, end in ranges))
+        plan = Plan(compares, [*operations, *guard.operations], guarded=True)
         outcome = await ex.commit(plan, places[0].path)
         if outcome.succeeded:
             return outcome.revision
-    return await _update_unread(ex, places, blind)
+    try:
+        return await _update_unread(ex, places, blind)
+    except TooLarge:
+        if too_many:
+            raise
+        return await update(ex, assignments)
 
 
 def unread(at: Place, lay: Layer) -> Sequence[Operation]:
