@@ -83,9 +83,10 @@ def discover(*addresses: str) -> list[str]:
     be reached. What is remembered is below `home`, and holds neither values nor passwords. Raises
     `Unavailable` when none of the clusters answers.
     """
-    default = _default_client()
-    clients = [_client_at(address) for address in addresses]
-    if not addresses:
+    if addresses:
+        clients = [_client_at(address) for address in addresses]
+    else:
+        default = _default_client()
         clients = [default, *_remembered_clients(default)]
     names: set[str] = set()
     silent: list[Unavailable] = []

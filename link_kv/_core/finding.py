@@ -19,7 +19,7 @@ from link_kv.tree import Place
 PATIENCE = 1.0
 """Seconds that clusters which do not answer are waited for, once a store was found on another."""
 
-_SAMPLE = 16
+_SAMPLE = 8
 _FAR = 100_000
 
 K = TypeVar("K", bound=Connection)
@@ -97,21 +97,30 @@ def same_cluster(one: Found[Any], other: Found[Any]) -> bool:
     """Whether two clients see one cluster.
 
     The id that etcd gives is the same on all machines where it was started without options. So what the store
-    holds is compared as well, at one revision.
+    holds is compared as well, at one revision; and each must know the revisions that the other has had.
     """
     if one.cluster != other.cluster or one.at != other.at or abs(one.revision - other.revision) > _FAR:
         return False
     revision = min(one.revision, other.revision)
     try:
-        return _sample(one, revision) == _sample(other, revision)
+        samples = [_sample(each, revision) for each in (one, other, one)]
     except RevisionError:
         return False
+    in_order = samples[0].now <= samples[1].now <= samples[2].now
+    return in_order and samples[0].held == samples[1].held
 
 
-def _sample(found: Found[Any], revision: int) -> list[tuple[bytes, int, int, int]]:
-    get = Get(found.at.marker, found.at.end, _SAMPLE, True, revision)
+class _Sample(NamedTuple):
+    now: int
+    """The newest revision."""
+    held: list[tuple[bytes, bytes, int, int]]
+
+
+def _sample(found: Found[Any], revision: int) -> _Sample:
+    get = Get(found.at.marker, found.at.end, _SAMPLE, revision=revision)
     answer = run(Exchange(found.client._space).range(get))
-    return [(kv.key, kv.create_revision, kv.mod_revision, kv.version) for kv in answer.kvs]
+    held = [(kv.key, kv.value, kv.create_revision, kv.mod_revision) for kv in answer.kvs]
+    return _Sample(answer.header.revision, held)
 
 
 def read_catalogs(client: Connection) -> tuple[int, dict[str, dict[str, Any]]]:
