@@ -154,9 +154,10 @@ class Lock(Mutex["EtcdMiddleware", threading.Event]):
     def acquire(self, timeout: float | None = None) -> bool:
         """Wait for the lock, for ``timeout`` seconds at most; whether it was got. 0 asks once.
 
-        Asking itself may take as long as the client's timeout, and raises what the client raises when etcd
-        does not answer. While waiting, an etcd that does not answer is waited for. Raises `LockLost` when the
-        place in the queue was lost meanwhile, `LockRefused` when this very object is held already.
+        Asking itself may take a second, whatever ``timeout`` says, and at most the client's timeout; it
+        raises `Unavailable` when etcd does not answer. In the queue, an etcd that does not answer is waited
+        for. Raises `LockLost` when the place in the queue was lost, `LockRefused` when this very object is
+        held already.
         """
         return run(self._acquire(timeout))
 

@@ -17,6 +17,7 @@ from link_kv.errors import (
     LeaseLost,
     LockLost,
     LockRefused,
+    Unavailable,
 )
 from tests.leases import Program, claims, connect, leases
 from tests.locking import BOUND, Taker, leader_of
@@ -88,6 +89,20 @@ def test_waiting_for_a_while_ends_in_time_though_etcd_does_not_answer(
         proxy.release()
 
 
+@pytest.mark.parametrize("timeout", [0.0, 1.5])
+def test_asking_an_etcd_that_does_not_answer_ends_in_time(
+    proxy: Proxy, etcd_prefix: str, timeout: float
+) -> None:
+    with connect(proxy.endpoint, etcd_prefix, timeout=30.0) as client:
+        client["/warm"] = 1
+        proxy.hold()
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            Lock(client, "name", ttl=60).acquire(timeout)
+        assert time.monotonic() - began < max(1.0, timeout) + 3  # two seconds for letting go
+        proxy.release()
+
+
 def test_a_place_in_the_queue_whose_answer_was_lost_is_taken_all_the_same(
     etcd_client: EtcdMiddleware, proxy: Proxy, endpoint: str, etcd_prefix: str
 ) -> None:
@@ -101,8 +116,8 @@ def test_a_place_in_the_queue_whose_answer_was_lost_is_taken_all_the_same(
             lease = new_lease()
             open_lease = lease.open
 
-            async def opened() -> None:
-                await open_lease()
+            async def opened(seconds: float | None) -> None:
+                await open_lease(seconds)
                 proxy.mute()
                 muted.set()
 

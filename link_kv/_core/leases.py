@@ -93,12 +93,13 @@ class Lease(Generic[E]):
 
     # The verbs
 
-    async def open(self) -> None:
+    async def open(self, seconds: float | None = None) -> None:
+        """Get the lease, within ``seconds`` at most. Does nothing when it is open."""
         if self.closed:
             raise Closed("the session was closed; make another")
         if self.id:
             return
-        await self._grant(None)
+        await self._grant(seconds)
         try:
             self._keeper = self._find_keeper()
             self._keeper.add(self)

@@ -43,6 +43,9 @@ C = TypeVar("C", bound=Connection)
 
 _CLAIM = re.compile(rb"(?:exclusive|shared)-[0-9a-f]{16}\Z")
 
+_ASK = 1.0
+"""Seconds that etcd has at least to answer whether the lock is free, however short the timeout."""
+
 _LET_GO = 1.0
 """Seconds that ending an acquire which failed may take beyond its timeout."""
 
@@ -81,9 +84,10 @@ class Claim(Generic[E]):
 
     async def take(self, deadline: float | None) -> bool:
         """Wait until the lock is ours; False when the deadline passes before."""
-        await self.lease.open()
+        ask = None if deadline is None else max(deadline, time.monotonic() + _ASK)
+        await self.lease.open(None if ask is None else ask - time.monotonic())
         try:
-            queue = await self._enter(deadline)
+            queue = await self._enter(ask)
             if queue is None:
                 return False
             self.token = queue.token
@@ -108,7 +112,7 @@ class Claim(Generic[E]):
         put = Put(self._key, owner, self.lease.id)
         plan = Plan((absent(self._key),), [put, self._everyone], [self._everyone], guarded=True)
         try:
-            outcome = await Exchange(self._space).commit(plan, f"lock {self.name}")
+            outcome = await self._exchange(deadline).commit(plan, f"lock {self.name}")
         except OutcomeUnknown:
             # The key is nobody else's: if it is there, the request did arrive.
             queue = await self._look(deadline)
@@ -121,15 +125,18 @@ class Claim(Generic[E]):
         """The place in the queue now; None when the deadline passes before etcd answers."""
         while True:
             self.lease.check()
-            ex = Exchange(self._space)
-            if deadline is not None:
-                ex.deadline = min(ex.deadline, deadline)
             try:
-                return self._queue(await ex.range(self._everyone))
+                return self._queue(await self._exchange(deadline).range(self._everyone))
             except Unavailable:
                 if deadline is not None and time.monotonic() >= deadline:
                     return None
                 await self._space.caller.wire.sleep(0.1)
+
+    def _exchange(self, deadline: float | None) -> Exchange:
+        ex = Exchange(self._space)
+        if deadline is not None:
+            ex.deadline = min(ex.deadline, deadline)
+        return ex
 
     def _queue(self, answer: Any) -> Queue:
         token = 0
