@@ -20,16 +20,12 @@ if TYPE_CHECKING:
 _ONE_TRANSACTION = 16 << 20
 """Up to this many bytes a single transaction is tried; the server says whether it is too large."""
 
-_LAYOUT = b"/.link/layout"
-
 
 class _Content(NamedTuple):
     keys: int
     size: int
-    living: int
-    """Keys that belonged to programs that ran then."""
     leased: int
-    """Other keys that had a lease."""
+    """Keys that had a lease."""
 
 
 @click.command("restore")
@@ -59,25 +55,27 @@ def command(client: EtcdMiddleware, file: Path, replace: bool, as_json: bool) ->
 
 def _check(file: Path, prefix: str) -> _Content:
     """Read all of a file, and refuse what cannot be restored."""
+    from link_kv._core.exchange import LAYOUT
+
     from . import _archive
 
-    count = size = living = leased = 0
+    count = size = leased = 0
+    refused = ""  # told at the end: a damaged file may look like anything
     with progress("checking") as advance:
         for raw in _archive.raws(file):
             advance(1)
             if _is_left_out(raw):
-                living += 1
                 continue
             if prefix and not raw.key.startswith(b"/"):
-                raise ConfigError(f"{file}: has the key {raw.key!r}, which needs --prefix /")
-            if raw.key == _LAYOUT and raw.value != b"1":
-                raise ConfigError(
-                    f"{file}: has layout {raw.value!r}; this link_kv knows b'1': upgrade link_kv"
-                )
+                refused = f"has the key {raw.key!r}, which needs --prefix /"
+            if raw.key == b"/.link/layout" and raw.value != LAYOUT:
+                refused = f"has layout {raw.value!r}, and this link_kv knows {LAYOUT!r}: upgrade link_kv"
             count += 1
             leased += raw.lease != 0
             size += len(raw.key) + len(raw.value)
-    return _Content(count, size, living, leased)
+    if refused:
+        raise ConfigError(f"{file}: {refused}")
+    return _Content(count, size, leased)
 
 
 def _is_left_out(raw: Raw) -> bool:

@@ -25,9 +25,9 @@ def own() -> Iterator[LocalEtcd]:
         yield etcd
 
 
-def status(*endpoints: str, code: int = 0, **environment: str) -> tuple[Any, str]:
+def status(*endpoints: str, code: int = 0, timeout: int = 20, **environment: str) -> tuple[Any, str]:
     """What it tells a program, and its line on standard error."""
-    given = ["--timeout", "2", "--endpoints", ",".join(endpoints), "status", "--json"]
+    given = ["--timeout", str(timeout), "--endpoints", ",".join(endpoints), "status", "--json"]
     done = call(*given, **environment)
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout or "null"), done.stderr
@@ -58,7 +58,7 @@ def test_a_cluster_that_loses_a_member() -> None:
         [gone] = [m for m in cluster.members if roles[m.endpoints[0]] == "follower"][:1]
         gone.kill()
         for endpoints in (cluster.endpoints, [e for e in cluster.endpoints if e != gone.endpoints[0]]):
-            told, errors = status(*endpoints, code=1)
+            told, errors = status(*endpoints, code=1, timeout=4)
             lost = {member["endpoint"]: member for member in told["members"]}[gone.endpoints[0]]
             assert lost["role"] == "unreachable"
             assert lost["name"]
