@@ -18,7 +18,8 @@ EMPTY_DICT = b"{}"
 LIST = b"[]"
 RESERVED = ".link"
 
-_INDEX = re.compile(r"[1-9][0-9]*\Z")
+# No list is longer. Python refuses to read a number of more than 4,300 digits.
+_INDEX = re.compile(r"[1-9][0-9]{0,17}\Z")
 _ESCAPED = {"": "%", ".": "%2E", "..": "%2E%2E", RESERVED: "%2Elink"}
 _UNESCAPED = {segment: name for name, segment in _ESCAPED.items()}
 _UNNAMEABLE = frozenset(("", ".", "..", RESERVED))

@@ -210,6 +210,12 @@ async def test_bad_input(client: Any) -> None:
     with pytest.raises(NotATree, match="/a"):
         await client.assign("/a/b", 2)
     assert await client.pairs() == [("/a", 1)]
+    await client.assign("/l", ["x"])
+    endless = "/l/" + "9" * 5000  # more digits than Python reads
+    for write in (client.assign, client.append, client.put):
+        with pytest.raises(ListIndexError, match="/l"):
+            await write(endless, 1)
+    assert await client.get(endless) is None
 
 
 async def test_it_names_itself_and_not_its_password(kind: Kind) -> None:
