@@ -18,11 +18,12 @@ A store is a tree, and an item its direct child: ``client['/oven/temperature']``
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from link_kv._core import finding
@@ -30,8 +31,8 @@ from link_kv._core.descriptions import Description
 from link_kv._core.finding import Found, where
 from link_kv._core.home import home, remember, remembered
 from link_kv._core.itemwrites import spelled
-from link_kv._core.options import OPTIONS
-from link_kv.errors import LinkKVError, PathError, Unavailable
+from link_kv._core.options import OPTIONS, Bad
+from link_kv.errors import ConfigError, LinkKVError, PathError, Unavailable
 from link_kv.item import Item, Reading, Registration, State
 from link_kv.middleware import EtcdMiddleware
 from link_kv.store import Store
@@ -66,7 +67,7 @@ def get(store: str, key: str | None = None, *, client: EtcdMiddleware | None = N
     name, dot, rest = store.partition(".") if key is None else (store, "", "")
     if not name:
         raise PathError(f"{store!r}: a store's name is not empty")
-    found = _get_default(name) if client is None else _get(client, name)
+    found = get_store(_default_client(), name) if client is None else _get(client, name)
     if dot:
         key = rest
     return found if key is None else found[key]
@@ -83,12 +84,15 @@ def discover(*addresses: str) -> list[str]:
     be reached. What is remembered is below `home`, and holds neither values nor passwords. Raises
     `Unavailable` when none of the clusters answers.
     """
-    if addresses:
-        clients = [_client_at(address) for address in addresses]
-    else:
-        default = _default_client()
+    return sorted({name for names in discover_as(_default_client(), addresses).values() for name in names})
+
+
+def discover_as(default: EtcdMiddleware, addresses: Sequence[str]) -> dict[str, list[str]]:
+    """The same with the options of a client: the names of the stores by where they are."""
+    clients = [_client_at(default, address) for address in addresses]
+    if not addresses:
         clients = [default, *_remembered_clients(default)]
-    names: set[str] = set()
+    names: dict[str, list[str]] = {}
     silent: list[Unavailable] = []
     for client in clients:
         try:
@@ -99,10 +103,10 @@ def discover(*addresses: str) -> list[str]:
             continue
         for endpoint in client._config.endpoints:
             remember(endpoint, client.prefix, cluster, catalogs)
-        names |= {decode_name(segment) for segment in catalogs}
+        names[where(client)] = sorted(decode_name(segment) for segment in catalogs)
     if len(silent) == len(clients):
         raise Unavailable(f"no cluster answers: {'; '.join(str(error) for error in silent)}")
-    return sorted(names)
+    return names
 
 
 # Which store it is
@@ -111,7 +115,7 @@ _registry_lock = threading.Lock()
 _registry: dict[tuple[int, bytes, str], list[Store]] = {}
 """All stores, by cluster, prefix and name. Several, where two clusters give the same id."""
 _turns: dict[tuple[int, bytes, str], threading.Lock] = {}
-_clients: dict[tuple[str | None, ...], EtcdMiddleware] = {}
+_clients: dict[Hashable, EtcdMiddleware] = {}
 """Those that were made here, by what they were made from."""
 
 
@@ -134,9 +138,9 @@ def _get(client: EtcdMiddleware, name: str) -> Store:
     return store
 
 
-def _get_default(name: str) -> Store:
+def get_store(default: EtcdMiddleware, name: str) -> Store:
+    """A store on the cluster of a client, or on one that is remembered. Raises as `get` does."""
     lower = name.lower()
-    default = _default_client()
     known: Store | None = default._stores.get(lower)
     if known is not None and known._usable and (known._there or time.monotonic() < known._again):
         return known
@@ -231,21 +235,29 @@ def _unknown(
 
 
 def _default_client() -> EtcdMiddleware:
-    return _client((), EtcdMiddleware)
+    """The client for what the environment says now."""
+    return _client(tuple(map(os.environ.get, _VARIABLES)), EtcdMiddleware)
 
 
-def _client_at(address: str) -> EtcdMiddleware:
-    return _client((address,), lambda: EtcdMiddleware(endpoints=[address]))
+def _client_at(default: EtcdMiddleware, address: str) -> EtcdMiddleware:
+    """A client that differs from another by its address."""
+    try:
+        endpoints = OPTIONS["endpoints"](address)
+    except Bad as bad:
+        raise ConfigError(f"{address!r}: {bad}; an address is a host, or host:port") from None
+    config = dataclasses.replace(
+        default._config, endpoints=endpoints, srv_domain=None, expected_cluster_id=None
+    )
+    return _client(config, lambda: EtcdMiddleware._of(config))
 
 
 def _remembered_clients(default: EtcdMiddleware) -> list[EtcdMiddleware]:
     addresses = [each.address for each in remembered(default.prefix)]
-    return [_client_at(each) for each in addresses if each not in default._config.endpoints]
+    return [_client_at(default, each) for each in addresses if each not in default._config.endpoints]
 
 
-def _client(name: tuple[str, ...], make: Callable[[], EtcdMiddleware]) -> EtcdMiddleware:
-    """One client for each configuration that the environment gives."""
-    key = (*name, *map(os.environ.get, _VARIABLES))
+def _client(key: Hashable, make: Callable[[], EtcdMiddleware]) -> EtcdMiddleware:
+    """One client for each key."""
     client = _clients.get(key)
     if client is None or client._space.caller.closed:
         # Of two threads that make one, both take the first's; one that is not used has connected to nothing.

@@ -13,7 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from link_kv import EtcdMiddleware, LinkKVError, Store, Unavailable, discover, get, home, items, local
+from link_kv import (
+    ConfigError,
+    EtcdMiddleware,
+    LinkKVError,
+    Store,
+    Unavailable,
+    discover,
+    get,
+    home,
+    items,
+    local,
+)
 from link_kv._core import finding
 from link_kv._core import home as home_module
 
@@ -112,7 +123,13 @@ def test_the_port_may_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINK_KV_TIMEOUT", "0.2")
     with pytest.raises(Unavailable, match="no cluster answers"):
         discover("127.0.0.1")
-    assert [client._config.endpoints for client in items._clients.values()] == [("127.0.0.1:2379",)]
+    assert [client._config.endpoints for client in items._clients.values()] == [
+        ("127.0.0.1:1",),
+        ("127.0.0.1:2379",),
+    ]
+    for wrong in ("", "host:port", "h:1:2"):
+        with pytest.raises(ConfigError, match="an address is a host, or host:port"):
+            discover(wrong)
 
 
 def test_of_several_addresses_one_that_answers_is_enough(

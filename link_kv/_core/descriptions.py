@@ -216,7 +216,8 @@ class Description(Mapping[str, Any]):
     def check(self, value: Any) -> Any:
         """The value to store. Raises `Refused` when the item does not accept it.
 
-        A boolean, an enumerated item and a mask take their names as well, numbers those of numpy and text.
+        A boolean, an enumerated item and a mask take their names as well. Numbers may be numpy's, or text in
+        the item's own units.
         """
         kind = self.type
         if kind is None:
@@ -251,7 +252,7 @@ class Description(Mapping[str, Any]):
                 raise Refused(f"an array of {value.dtype} does not hold numbers")
             return self._array(value)
         if isinstance(value, str):
-            return self.parse(value)
+            value = split_numbers(value)
         if not isinstance(value, (list, tuple)):
             raise Refused(f"{value!r} is not a list or a numpy array of numbers")
         return [

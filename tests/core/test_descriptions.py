@@ -176,6 +176,7 @@ class Color(IntEnum):
         (Description(type="numeric array"), (1, 2.5, "3"), [1, 2.5, 3]),
         (Description(type="numeric array"), [[1], [2]], [[1], [2]]),
         (Description(type="numeric array"), "[1, 2]", [1, 2]),
+        (Description(type="numeric array", format="%x", units={"": "m", "formatted": "km"}), "10", [10]),
         (Description(type="bulk"), bytearray(b"ab"), b"ab"),
         (PLAIN, None, None),
         (PLAIN, {"a": [1]}, {"a": [1]}),
