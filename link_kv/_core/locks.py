@@ -46,6 +46,9 @@ _CLAIM = re.compile(rb"(?:exclusive|shared)-[0-9a-f]{16}\Z")
 _ASK = 1.0
 """Seconds that etcd has at least to answer whether the lock is free, however short the timeout."""
 
+_LOOK_AGAIN = 30.0
+"""Seconds after which a wait looks at the queue again, though nothing was heard of it."""
+
 _LET_GO = 1.0
 """Seconds that ending an acquire which failed may take beyond its timeout."""
 
@@ -154,8 +157,9 @@ class Claim(Generic[E]):
 
     async def _gone(self, queue: Queue, deadline: float | None) -> bool:
         """Wait until the one in front is gone, or another look is due; False when the deadline has passed."""
-        # Looking again from time to time notices that the place in the queue was lost while waiting.
-        timeout = self.lease.ttl / 3
+        # Looking again from time to time notices that the place in the queue was lost while waiting, and a
+        # server that was restored to an older state, which keeps a watch open in silence.
+        timeout = min(self.lease.ttl / 3, _LOOK_AGAIN)
         if deadline is not None:
             timeout = min(timeout, deadline - time.monotonic())
         if timeout <= 0:
