@@ -14,9 +14,10 @@ Stored = Callable[[], dict[str, str]]
 
 
 @pytest.fixture
-def client(etcd_client: EtcdMiddleware) -> EtcdMiddleware:
-    """A client with a prefix of its own."""
-    return etcd_client
+def client(etcd: Any, etcd_prefix: str) -> Iterator[EtcdMiddleware]:
+    """A client with a prefix of its own, patient with a busy machine."""
+    with EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix, timeout=60) as made:
+        yield made
 
 
 @pytest.fixture

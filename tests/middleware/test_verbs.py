@@ -356,7 +356,7 @@ def test_update_takes_a_path_of_hundreds_of_levels(client: EtcdMiddleware) -> No
     assert list(client.items()) == [(path, 2)]
 
 
-@pytest.mark.parametrize("small", [1, 10, 30])
+@pytest.mark.parametrize("small", [1, 30])
 def test_an_update_holds_as_much_as_an_assignment(client: EtcdMiddleware, small: int) -> None:
     client.update({"/old": {"x": 1}, "/t": {f"old{number}": number for number in range(100)}})
     value = {f"k{number:09}": number % 10 for number in range(25_000)}

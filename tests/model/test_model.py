@@ -46,7 +46,7 @@ class Beside(RuleBasedStateMachine):
 
     def __init__(self, endpoints: list[str], prefix: str, counter: list[int]) -> None:
         super().__init__()
-        self.client = EtcdMiddleware(endpoints=endpoints, prefix=f"{prefix}/{next(_runs)}")
+        self.client = EtcdMiddleware(endpoints=endpoints, prefix=f"{prefix}/{next(_runs)}", timeout=60)
         self.model = Nested()
         self.counter = counter
         self.past: list[tuple[int, Any]] = []

@@ -196,11 +196,14 @@ class Interruption:
 
 @pytest.mark.parametrize(("tree", "name"), EVERY)
 def test_an_operation_in_the_middle_of_another_is_before_or_after_it(
-    etcd: Any, etcd_client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch, tree: str, name: str
+    etcd: Any, etcd_prefix: str, monkeypatch: pytest.MonkeyPatch, tree: str, name: str
 ) -> None:
-    client, races, start = etcd_client, {"l": IN_LISTS, "d": IN_DICTS}[tree], {tree: START[tree]}
+    races, start = {"l": IN_LISTS, "d": IN_DICTS}[tree], {tree: START[tree]}
     first = races[name]
-    with EtcdMiddleware(endpoints=etcd.endpoints, prefix=client.prefix) as other:
+    with (
+        EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix, timeout=60) as client,
+        EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix, timeout=60) as other,
+    ):
         for between, second in races.items():
             backwards = serially(start, second, first)
             allowed = [serially(start, first, second), (backwards[1], backwards[0], backwards[2])]
