@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,28 @@ NASTY = (
     *("\uffff", "🙂", "{}", "[]", "a", "b", "a-", "a!", "a0", "A"),
 )
 """Dict keys that something in a path, a marker, a list or an order of bytes could trip over."""
+
+SEGMENTS = (
+    "a",
+    "b",
+    "1",
+    "2",
+    "3",
+    "10",
+    "01",
+    ".link",
+    "",
+    ".",
+    "..",
+    ".x",
+    "%41",
+    "%2F",
+    "%",
+    "a-",
+    "a0",
+    "\0",
+)
+"""Segments of paths and keys, some of which no path may have."""
 
 names = st.sampled_from(NASTY) | st.text(max_size=6)
 
@@ -129,3 +152,8 @@ def leaf_places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[tuple
             yield from leaf_places(item, (*above, index))
     else:
         yield above, value
+
+
+def kvs(pairs: Iterable[tuple[bytes, bytes]]) -> list[Any]:
+    """Key-values as etcd's answers have them."""
+    return [SimpleNamespace(key=key, value=stored) for key, stored in pairs]
