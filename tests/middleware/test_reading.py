@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from link_kv import EtcdMiddleware
-from link_kv.errors import LinkKVError, NotFound, PathError, TooLarge
+from link_kv.errors import LinkKVError, ListIndexError, NotFound, PathError, TooLarge
 from tests.middleware.conftest import Stored
 from tests.values import same
 
@@ -212,6 +212,25 @@ def test_a_path_may_be_long(client: EtcdMiddleware, depth: int) -> None:
     assert client.pop(path + "/c") == depth
     del client[path + "/l"], client[path + "/m"]
     assert client["/"] == {}
+
+
+def test_a_name_of_thousands_of_digits_is_a_name(client: EtcdMiddleware, foreign: Any) -> None:
+    name = "9" * 5000
+    client[f"/a/{name}"] = 1
+    client.update({f"/b/{name}": 0})
+    client["/l"] = ["x"]
+    assert client["/a"] == client.tree("/a") == {name: 1}
+    with pytest.raises(ListIndexError, match=r"^/l"):
+        client[f"/l/{name}"] = 1
+    with pytest.raises(ListIndexError, match=r"^/m"):
+        client.update([("/m", []), (f"/m/{name}", 1), (f"/l/{name}", 1)])
+    with pytest.raises(NotFound, match=r"^/l/9"):
+        del client[f"/l/{name}"]
+    foreign({f"/l/{name}": "1"})
+    assert client["/l"] == {"1": "x", name: 1}
+    assert client.pop(f"/l/{name}") == 1
+    del client[f"/a/{name}"], client["/l/1"]
+    assert client["/"] == {"b": {name: 0}, "l": []}
 
 
 def test_a_path_too_long_to_be_guarded_can_still_be_read_and_deleted(
