@@ -198,7 +198,7 @@ def test_what_does_not_fit_what_is_there(
 # Numbers
 
 
-@pytest.mark.parametrize("revision", [-1, 1.5, "1", b"1", math.nan, [], object()], ids=repr)
+@pytest.mark.parametrize("revision", [-1, 1.5, "1", b"1", math.nan, [], object])
 def test_revisions_that_are_none(client: Client, revision: Any) -> None:
     fails(lambda: client.put("/leaf", 2, revision=revision), RevisionError, "/leaf", "revision")
     fails(lambda: client.at(revision), RevisionError, "revision")
@@ -210,9 +210,7 @@ def test_revisions_that_never_were(client: Client, revision: Any) -> None:
     fails(lambda: client.at(revision)["/leaf"], RevisionError, "revision")
 
 
-@pytest.mark.parametrize(
-    "ttl", [0, -1, -0.5, math.nan, math.inf, -math.inf, "5", b"5", [], 10**12, object()], ids=repr
-)
+@pytest.mark.parametrize("ttl", [0, -1, -0.5, math.nan, math.inf, -math.inf, "5", b"5", [], 10**12, object])
 def test_times_to_live_that_are_none(client: Client, ttl: Any) -> None:
     fails(lambda: client.put("/new", 2, ttl=ttl), ConfigError, "/new", "ttl=")
     fails(lambda: client.create("/new", 2, ttl=ttl), ConfigError, "/new", "ttl=")
