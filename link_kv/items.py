@@ -67,7 +67,7 @@ def get(store: str, key: str | None = None, *, client: EtcdMiddleware | None = N
     name, dot, rest = store.partition(".") if key is None else (store, "", "")
     if not name:
         raise PathError(f"{store!r}: a store's name is not empty")
-    found = get_store(_default_client(), name) if client is None else _get(client, name)
+    found = get_here(client, name) if client is not None else get_anywhere(_default_client(), name)
     if dot:
         key = rest
     return found if key is None else found[key]
@@ -119,7 +119,8 @@ _clients: dict[Hashable, EtcdMiddleware] = {}
 """Those that were made here, by what they were made from."""
 
 
-def _get(client: EtcdMiddleware, name: str) -> Store:
+def get_here(client: EtcdMiddleware, name: str) -> Store:
+    """A store on the cluster of a client. Raises as `get` does."""
     lower = name.lower()
     known: Store | None = client._stores.get(lower)
     if known is not None and known._usable and (known._there or time.monotonic() < known._again):
@@ -138,7 +139,7 @@ def _get(client: EtcdMiddleware, name: str) -> Store:
     return store
 
 
-def get_store(default: EtcdMiddleware, name: str) -> Store:
+def get_anywhere(default: EtcdMiddleware, name: str) -> Store:
     """A store on the cluster of a client, or on one that is remembered. Raises as `get` does."""
     lower = name.lower()
     known: Store | None = default._stores.get(lower)

@@ -113,7 +113,16 @@ class Description(Mapping[str, Any]):
 
     def dump(self) -> bytes:
         """As it is stored: a JSON object."""
-        return json.dumps(dict(self), ensure_ascii=False).encode()
+        return json.dumps(self.plain(), ensure_ascii=False).encode()
+
+    def plain(self) -> dict[str, Any]:
+        """What it says, as JSON has it: lists, and text as keys."""
+        said = dict(self)
+        if self.range is not None:
+            said["range"] = list(self.range)
+        if isinstance(self.enumerators, Mapping):
+            said["enumerators"] = {str(number): name for number, name in self.enumerators.items()}
+        return said
 
     # As a mapping
 
@@ -297,8 +306,7 @@ class Description(Mapping[str, Any]):
     def parse(self, text: str) -> Any:
         """The value that a formatted text stands for. Raises `Refused` when it stands for none.
 
-        Names may be written in upper or lower case. Without a type, text is read as the command line reads it
-        for a path: as a JSON scalar where it is one.
+        Names may be written in upper or lower case.
         """
         kind = self.type
         if kind == "string":
@@ -310,20 +318,36 @@ class Description(Mapping[str, Any]):
         if kind == "numeric array":
             return self.check([self._read_number(each) for each in split_numbers(text)])
         if kind is None:
-            return self.check(decode(text.encode(errors="surrogateescape")))
+            return self.read(text)
         raise Refused(f"a value of type {kind} cannot be written as text")
+
+    def read(self, text: str) -> Any:
+        """The value that a text stands for in the item's own units. Raises `Refused`.
+
+        Without a type, text is read as the command line reads it for a path: as a JSON scalar, where it can
+        be.
+        """
+        return self.check(text if self.type is not None else decode(text.encode(errors="surrogateescape")))
 
     def quantity(self, value: Any, *, formatted: bool = False) -> Any:
         """The value as a ``pint.Quantity``. Raises `Refused` where there are no units, or no number."""
-        units = self._units(False)
+        units = self._units(formatted)
+        return pint_units.quantity(self.in_units(value, units), units)
+
+    def in_units(self, value: Any, units: str) -> Any:
+        """The value as a number of other units. Raises `ConfigError` if these do not fit, and `Refused`."""
+        own = self._units(False)
         if not (is_number(value) or is_array(value) or isinstance(value, list)):
             raise Refused(f"{value!r} is not a number, so it has no units")
-        wanted = self._units(formatted)
-        return pint_units.quantity(pint_units.convert(value, units, wanted), wanted)
+        return pint_units.convert(value, own, units)
 
     def from_quantity(self, given: Any) -> Any:
         """The value of a ``pint.Quantity``. Raises `Refused` when the units do not fit."""
         return self.check(pint_units.to_units(given, self._units(False)))
+
+    def from_units(self, number: Any, units: str) -> Any:
+        """The value of a number of other units. Raises as `in_units` does."""
+        return self.check(pint_units.convert(number_of(number), units, self._units(False)))
 
     def _units(self, formatted: bool) -> str:
         units = self.units

@@ -143,6 +143,8 @@ def _complete(context: click.Context, parameter: click.Parameter, incomplete: st
     given = {**context.find_root().params, "timeout": _PATIENCE}
     try:
         with EtcdMiddleware._of(configure(given)) as client:
+            if not incomplete.startswith("/") and parameter.name == "names":
+                return _items(client, incomplete)
             paths = _children(client, incomplete)
             if len(paths) == 1 and paths[0].endswith("/"):
                 # A shell ends a word that is the only one with a space. With those below it, it goes on.
@@ -166,3 +168,18 @@ def _children(client: EtcdMiddleware, start: str) -> list[str]:
             if len(found) == _OFFERED:
                 break
     return found
+
+
+def _items(client: EtcdMiddleware, start: str) -> list[str]:
+    """The stores and items that begin as typed; with a dot, items."""
+    from link_kv import get
+
+    from ._items import store_names
+
+    store, dot, _ = start.partition(".")
+    if dot:
+        names = [item.full_key for item in get(store, client=client).values()]
+    else:
+        names = [name.lower() for name in store_names(client)]
+    found = [name for name in names if name.startswith(start.lower()) and name.isprintable()]
+    return [name for name in found if _SPECIAL.isdisjoint(name)][:_OFFERED]

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from link_kv.codec import decode
+from link_kv.tree import MISSING
 
 from ._connect import connected, path_argument, resolve_path
+from ._items import chosen, formatted_option, is_one, is_path, units_option
 from ._show import progress
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class _Set(click.Command):
 
 
 @click.command("set", cls=_Set)
-@path_argument()
+@path_argument(metavar="PATH|ITEM")
 @click.argument("value", required=False)
 @click.option("--json", "as_json", is_flag=True, help="VALUE is JSON, and so is what is written.")
 @click.option(
@@ -39,6 +41,8 @@ class _Set(click.Command):
     metavar="R",
     help="Only if the value is still at this revision; 0: if nothing is.",
 )
+@formatted_option
+@units_option
 @connected
 def command(
     client: EtcdMiddleware,
@@ -47,11 +51,15 @@ def command(
     as_json: bool,
     ttl: float | None,
     if_revision: int | None,
+    formatted: bool,
+    units: str | None,
 ) -> None:
     """Write a value: set PATH VALUE, or set PATH=VALUE. Tells the revision of the write.
 
     VALUE is what it looks like: 0.5 is a number, true a bool, null nothing, and all else text. A number in
     quotes of its own is text too: '"5"'. With --json it may be a whole tree. - reads it from standard input.
+
+    In place of the path an item may stand, store.key. Then VALUE is what its type makes of it.
     """
     from ._documents import dumps, read
 
@@ -59,12 +67,51 @@ def command(
         path, equals, value = path.partition("=")
         if not equals:
             raise click.UsageError("Missing argument 'VALUE'.", click.get_current_context())
-    path = resolve_path(path)
     data = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
-    new = read(data, "json", "VALUE") if as_json else _typed(data, value == "-")
-    with progress("writing"):
-        revision = client.put(path, new, revision=if_revision, ttl=ttl)
+    if not is_path(path):
+        if ttl is not None or if_revision is not None:
+            raise click.UsageError("--ttl and --if-revision are for a path.", click.get_current_context())
+        new = read(data, "json", "VALUE") if as_json else MISSING
+        path, revision = _set_item(client, path, new, _text(data, value == "-"), formatted, units)
+    else:
+        if formatted or units is not None:
+            raise click.UsageError("--formatted and --units are for items.", click.get_current_context())
+        path = resolve_path(path)
+        new = read(data, "json", "VALUE") if as_json else _typed(data, value == "-")
+        with progress("writing"):
+            revision = client.put(path, new, revision=if_revision, ttl=ttl)
     click.echo(dumps({"path": path, "revision": revision}) if as_json else f"revision {revision}")
+
+
+def _set_item(
+    client: EtcdMiddleware, name: str, new: Any, text: str | bytes, formatted: bool, units: str | None
+) -> tuple[str, int]:
+    """Set an item, to a value or by a text that its type is asked about; its path, and the revision."""
+    if not is_one([name]):
+        raise click.UsageError(f"{name!r}: one item, store.key, is set.", click.get_current_context())
+    [item] = chosen(client, [name])
+    if new is MISSING:
+        with item._named():
+            if isinstance(text, bytes):
+                new = decode(text)
+            elif units is not None:
+                new = item.description.from_units(text, units)
+            elif not formatted:
+                new = item.description.read(text)
+    with progress("writing"):
+        item.set(text if new is MISSING else new, formatted=new is MISSING)
+    return item.path, item.revision
+
+
+def _text(data: bytes, is_file: bool) -> str | bytes:
+    """Text as it was typed, less what a file has at its end; bytes that are none."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return data
+    if is_file:
+        return text.removesuffix("\n")
+    return text[1:] if _NEGATIVE.fullmatch(text[1:]) else text  # the space is ours
 
 
 def _typed(data: bytes, is_file: bool) -> Any:

@@ -44,7 +44,7 @@ def test_options_win_over_the_environment(cli: Cli, etcd_client: EtcdMiddleware)
     ("args", "message"),
     [
         (["get", "/none"], "/none: nothing is there"),
-        (["get", "none"], "'none': a path starts with a slash, such as /store/key"),
+        (["ls", "none"], "'none': a path starts with a slash, such as /store/key"),
         (["get", "/a//b"], "'/a//b': a path cannot have an empty segment"),
         (["get"], "Missing argument 'PATH'. Try 'link-kv get --help'."),
         (
