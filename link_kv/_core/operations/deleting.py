@@ -155,7 +155,7 @@ async def popitem(ex: Exchange) -> tuple[str, Any]:
 
 
 async def _first(ex: Exchange, at: Place) -> Leaf | None:
-    async for leaf in scan(ex, at):
+    async for leaf in scan(ex, at, first=8):
         return leaf
     return None
 

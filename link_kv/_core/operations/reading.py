@@ -104,11 +104,18 @@ async def entry(ex: Exchange, path: str) -> Entry:
     return Entry(value, newest, min(kv.create_revision for kv in own), 0, 0)
 
 
-async def pages(ex: Exchange, start: bytes, end: bytes, revision: int = 0) -> AsyncIterator[Any]:
-    """The answers that hold the keys in [start, end), in order, pinned to one revision."""
+async def pages(
+    ex: Exchange, start: bytes, end: bytes, revision: int = 0, first: int = PAGE
+) -> AsyncIterator[Any]:
+    """The answers that hold the keys in [start, end), in order, pinned to one revision.
+
+    ``first`` is how many keys the first answer holds.
+    """
+    limit = first
     while True:
         ex.renew()  # what is done between pages takes no time from the next
-        page = await ex.range(Get(start, end, PAGE, revision=revision))
+        page = await ex.range(Get(start, end, limit, revision=revision))
+        limit = PAGE
         revision = revision or page.header.revision
         yield page
         if not page.more:
@@ -116,7 +123,7 @@ async def pages(ex: Exchange, start: bytes, end: bytes, revision: int = 0) -> As
         start = page.kvs[-1].key + b"\0"
 
 
-async def scan(ex: Exchange, at: Place, revision: int = 0) -> AsyncIterator[Leaf]:
+async def scan(ex: Exchange, at: Place, revision: int = 0, first: int = PAGE) -> AsyncIterator[Leaf]:
     """The leaves of a tree, the leaf at the place itself first."""
     if at.segments:
         answer = await ex.range(Get(at.key, revision=revision))
@@ -125,7 +132,7 @@ async def scan(ex: Exchange, at: Place, revision: int = 0) -> AsyncIterator[Leaf
             yield Leaf(at.path, kv.value, False, kv)
     reader = LeafReader(at)
     for start, end in at.visible:
-        async for page in pages(ex, start, end, revision):
+        async for page in pages(ex, start, end, revision, first):
             revision = revision or page.header.revision
             for leaf in reader.feed(page.kvs):
                 yield leaf
