@@ -7,6 +7,7 @@ the first call to an endpoint, again in a process that was forked, and again whe
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import queue
@@ -205,10 +206,11 @@ class _Channels:
                 log.info("the certificates changed: connecting with the new ones")
             self._credentials, self._stamp, self._channels = credentials, stamp, {}
 
-    def forget(self) -> None:
+    def forget(self) -> bool:
         """Make new channels from now on; calls under way keep the old ones until they are done."""
         with self._lock:
-            self._channels = {}
+            known, self._channels = bool(self._channels), {}
+            return known
 
     def take(self) -> list[Any]:
         """Hand over the channels, to be closed; those of a parent process are not."""
@@ -304,7 +306,10 @@ class BlockingWire(_Door):
                 # Held until the answer is there, so that closing the wire ends the call.
                 channel = self._channels.of(endpoint)
                 if not method.streams:
-                    return channel.stub(method)(request, timeout=timeout, metadata=metadata)
+                    answer = channel.stub(method)(request, timeout=timeout, metadata=metadata)
+                    if answer is None:  # seen when another thread closes the channel
+                        raise WireFailure(CANCELLED, "the call was broken off")
+                    return answer
             return await self._first(endpoint, method, request, timeout, metadata)
         except grpc.RpcError as error:
             raise _failure(error) from None
@@ -480,7 +485,8 @@ class AsyncWire(_Door):
         """With the last channel of asyncio goes its thread inside gRPC, unless a call holds one."""
         if self._loop is not None and (self._calls or any(stream.active for stream in self._streams)):
             return False
-        self._channels.forget()
+        if self._channels.forget():
+            gc.collect()  # in grpcio 1.83 a channel is part of a cycle
         return True
 
     def interrupt_calls(self) -> None:

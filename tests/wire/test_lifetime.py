@@ -140,8 +140,8 @@ def left_behind(use: Callable[[], None], times: int) -> int:
     before = descriptors(), threading.active_count(), resident()
     for _ in range(times):
         use()
-    until(lambda: (descriptors(), threading.active_count()) == before[:2], 5)
     gc.collect()
+    until(lambda: (descriptors(), threading.active_count()) == before[:2], 5)
     return resident() - before[2]
 
 
@@ -186,8 +186,8 @@ def test_clients_of_asyncio_leave_nothing_behind(etcd: Any, times: int) -> None:
     gc.collect()
     before = descriptors(), threading.active_count(), resident()
     asyncio.run(many(times))
-    until(lambda: (descriptors(), threading.active_count()) == before[:2], 5)
     gc.collect()
+    until(lambda: (descriptors(), threading.active_count()) == before[:2], 5)
     assert resident() - before[2] < 5 * 2**20
 
 
