@@ -38,7 +38,7 @@ from link_kv._core.watch_machine import (
     Stale,
     Watch,
 )
-from link_kv.errors import Closed, LinkKVError, Unavailable
+from link_kv.errors import AccessDenied, Closed, LinkKVError, Unavailable
 from link_kv.tree import MISSING, Place
 
 log = logging.getLogger("link_kv.live")
@@ -444,14 +444,13 @@ class Hub:
             if self._token_expired:
                 run(caller.renew_token())
                 self._token_expired = False
-            # Finds a server that answers. Who waits for a watch waits a little longer, to be told the reason.
-            status = run(caller.call(STATUS, b"", deadline=time.monotonic() + 0.9 * caller.config.timeout))
+            bookmarks = self._has_bookmarks()
             endpoint, stream = run(caller.open(WATCH))
             with self.changed:
                 if self._machine.idle or self._closed:
                     return 0
                 self._stream, self._trouble = stream, None
-                self._run(self._machine.opened(bookmarks=_version(status.version) >= _BOOKMARKS_SINCE))
+                self._run(self._machine.opened(bookmarks=bookmarks))
             if failures:
                 self._note(logging.INFO, "watching again, through %s", endpoint)
             failures = 0
@@ -469,20 +468,32 @@ class Hub:
                 self._run(self._machine.closed())
         return failures + 1
 
+    def _has_bookmarks(self) -> bool:
+        """Whether the server's progress notifications are to be relied on. Asking finds one that answers."""
+        caller = self._space.caller
+        # Who waits for a watch waits a little longer than this, so as to be told the reason.
+        deadline = time.monotonic() + 0.9 * caller.config.timeout
+        run(caller.token())
+        try:
+            status = run(caller.call(STATUS, b"", deadline=deadline))
+        except AccessDenied:
+            return True  # only newer ones tell their version to administrators alone
+        return _version(status.version) >= _BOOKMARKS_SINCE
+
     def _failed(self, endpoint: str, error: WireFailure | LinkKVError, failures: int) -> None:
+        if isinstance(error, WireFailure) and error.code == CANCELLED:
+            return  # by us, or by a fork
         with self.changed:
             if self._closed or self._machine.idle:
                 return
-            if isinstance(error, WireFailure):
-                if error.code == CANCELLED:
-                    return  # here, or by a fork
-                self._space.caller.avoid(endpoint)
-                self._trouble = Unavailable(describe(error, (endpoint,)))
-                self._token_expired = meaning(error) is Meaning.STALE_TOKEN
-            else:
-                self._trouble = error
-            level = logging.DEBUG if failures else logging.WARNING
-            self._note(level, "watching is interrupted, and tried again: %s", self._trouble)
+        if isinstance(error, WireFailure):
+            self._space.caller.avoid(endpoint)
+            self._token_expired = meaning(error) is Meaning.STALE_TOKEN
+            error = Unavailable(describe(error, (endpoint,)))
+        level = logging.DEBUG if failures else logging.WARNING
+        self._note(level, "watching is interrupted, and tried again: %s", error)
+        with self.changed:
+            self._trouble = error
             self.changed.notify_all()
 
 

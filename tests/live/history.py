@@ -18,6 +18,7 @@ from link_kv._core.config import resolve
 from link_kv._core.requests import field, varint
 from link_kv._core.transport import BlockingWire
 from link_kv.codec import decode
+from link_kv.live import Batch
 from link_kv.tree import LIST, MISSING, LeafReader, place, prefix_bytes
 from tests.processes import ask
 
@@ -134,43 +135,39 @@ class History:
     def state_at(self, revision: int) -> dict[str, Any]:
         return self.states[max(known for known in self.states if known <= revision)]
 
-    def check(self, delivered: Iterable[Change], start: int, end: int, *, gaps: bool = False) -> int:
+    def check(self, batches: Iterable[Batch], start: int, end: int) -> int:
         """Every revision in (start, end] was delivered once, in order, whole; how many were.
 
-        With ``gaps``, a run of synthetic changes stands for the revisions that it makes up for: then it must
-        be exactly the difference of two states.
+        A synthetic batch stands for the revisions that it makes up for, and must be exactly the difference of
+        two states.
         """
         wanted = sorted(revision for revision in self.changes if start < revision <= end)
-        runs = [
-            (key, list(group))
-            for key, group in groupby(delivered, lambda change: 0 if change.synthetic else change.revision)
-        ]
         at = start
         matched = 0
-        for number, (revision, group) in enumerate(runs):
-            if revision:
+        for batch in batches:
+            revision = batch.revision
+            assert all(change.synthetic == batch.synthetic for change in batch.changes)
+            if batch.synthetic:
+                told = {change.path: change.value for change in batch.changes}
+                assert len(told) == len(batch.changes), f"a path twice in the gap up to {revision}"
+                difference = _difference(self.state_at(at), self.state_at(revision))
+                assert told == difference, f"the gap from {at} to {revision} is not the difference"
+                wanted = [known for known in wanted if known > revision]
+            else:
                 assert wanted, f"revision {revision} was delivered, and is not in the history"
                 assert revision == wanted[0], f"revision {revision} came, {wanted[0]} was next"
-                assert _sorted(group) == _sorted(self.changes[revision]), f"revision {revision} is not whole"
+                assert _sorted(batch.changes) == _sorted(self.changes[revision]), f"{revision} is not whole"
                 wanted.pop(0)
-                at = revision
                 matched += 1
-                continue
-            assert gaps, f"synthetic changes without a gap: {group[:3]}"
-            following = runs[number + 1][0] if number + 1 < len(runs) else end + 1
-            skipped = [known for known in wanted if known < following]
-            for until in reversed(skipped):
-                if _difference(self.state_at(at), self.state_at(until)) == _outcome(group):
-                    break
-            else:
-                raise AssertionError(f"after {at}: {len(group)} synthetic changes fit no later state")
-            wanted = [known for known in wanted if known > until]
-            at = until
-        if gaps:
-            # A gap in which nothing differs delivers nothing.
-            wanted = [known for known in wanted if not _equal(self.state_at(known), self.state_at(at))]
+            at = revision
         assert not wanted, f"{len(wanted)} revisions did not come, first {wanted[0]}"
         return matched
+
+
+def batches(changes: Iterable[Change]) -> list[Batch]:
+    """Changes as they came one by one, by their revisions."""
+    groups = groupby(changes, lambda change: (change.revision, change.synthetic))
+    return [Batch(revision, list(group), [], synthetic) for (revision, synthetic), group in groups]
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -181,21 +178,11 @@ def _sorted(changes: Iterable[Change]) -> list[Change]:
     return sorted(changes, key=lambda change: change.path)
 
 
-def _outcome(changes: Sequence[Change]) -> dict[str, Any]:
-    found = {change.path: change.value for change in changes}
-    assert len(found) == len(changes), "a path twice in one gap"
-    return found
-
-
 def _difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """With unique values, the leaves that were written between two states, and those that went."""
     found = {path: value for path, value in after.items() if path not in before or before[path] != value}
     found.update((path, MISSING) for path in before if path not in after)
     return found
-
-
-def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return not _difference(one, other)
 
 
 def compact(endpoint: str, revision: int) -> None:
