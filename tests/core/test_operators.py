@@ -41,7 +41,12 @@ def outcome(act: Callable[[], Any]) -> Any:
         found = act()
     except (ArithmeticError, TypeError, ValueError) as error:
         return type(error)
-    return type(found), found
+    return shown(found)
+
+
+def shown(value: Any) -> Any:
+    """A value with its type; of a float its repr, since NaN equals nothing."""
+    return type(value), repr(value) if isinstance(value, float) else value
 
 
 @given(st.sampled_from(BINARY), VALUES, VALUES)
@@ -49,7 +54,8 @@ def test_it_gives_what_its_value_gives(act: Callable[[Any, Any], Any], one: Any,
     plain = outcome(lambda: act(one, other))
     assert outcome(lambda: act(Box(one), other)) == plain
     assert outcome(lambda: act(Box(one), Box(other))) == plain
-    assert outcome(lambda: act(one, Box(other))) == plain
+    if not (act is operator.mod and isinstance(one, str)):  # a str formats whatever stands on its right
+        assert outcome(lambda: act(one, Box(other))) == plain
 
 
 @given(st.sampled_from(UNARY), VALUES)
@@ -69,7 +75,7 @@ def test_in_place_it_stays_itself_and_is_another_value(
                 act(box, right)
         else:
             assert act(box, right) is box
-            assert (type(box.value), box.value) == plain
+            assert shown(box.value) == plain
 
 
 @pytest.mark.parametrize(
