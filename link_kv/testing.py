@@ -65,10 +65,7 @@ def etcd_prefix(etcd: LocalEtcd | ExistingEtcd) -> Iterator[str]:
     prefix = f"/test-{secrets.token_hex(8)}"
     yield prefix
     if isinstance(etcd, ExistingEtcd):  # our own server goes with all that it holds
-        with _client(etcd, prefix) as client:
-            # The layout's version last: the client writes it along with the first thing that it does.
-            for key in [*client.raw, f"{prefix}/.link/layout".encode()]:
-                client.raw.pop(key, None)
+        _delete(etcd, prefix)
 
 
 @pytest.fixture
@@ -88,3 +85,15 @@ def _client(etcd: LocalEtcd | ExistingEtcd, prefix: str) -> EtcdMiddleware:
     # What the environment and the user's files say is about another etcd.
     client: EtcdMiddleware = EtcdMiddleware._of(Config(endpoints=tuple(etcd.endpoints), prefix=prefix))
     return client
+
+
+def _delete(etcd: ExistingEtcd, prefix: str) -> None:
+    """Delete every key below a prefix, whatever it is and however many there are."""
+    from link_kv._core.calls import run
+    from link_kv._core.exchange import Exchange
+    from link_kv._core.operations import raw_range
+    from link_kv.plan import Delete, Plan
+
+    with _client(etcd, prefix) as client:
+        everything = Delete(*raw_range(client._space))
+        run(Exchange(client._space.bare()).commit(Plan((), [everything], guarded=True), prefix))

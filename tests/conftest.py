@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # HYPOTHESIS_PROFILE=long runs each property on 100,000 examples. No deadline: a busy machine is no failure.
@@ -11,3 +12,34 @@ from hypothesis import settings
 settings.register_profile("default", deadline=None, derandomize="CI" in os.environ)
 settings.register_profile("long", deadline=None, max_examples=100_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--docker",
+        action="store_true",
+        help="run the tests of the shared etcd, on one in a container; LINK_KV_ETCD_IMAGE names its image",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("docker"):
+        from .docker.engine import WORKERS_ENDPOINT, DockerEtcd, use
+
+        if hasattr(config, "workerinput"):  # a worker of xdist
+            use(config.workerinput[WORKERS_ENDPOINT])
+        else:
+            config.pluginmanager.register(DockerEtcd(config))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--docker`` what uses the shared etcd, or asks for an engine; without, what does not."""
+    docker = config.getoption("docker")
+    kept, left_out = [], []
+    for item in items:
+        of_docker = item.get_closest_marker("docker") is not None
+        shared = "etcd" in getattr(item, "fixturenames", ())
+        (kept if (of_docker or shared if docker else not of_docker) else left_out).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
