@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -349,3 +351,23 @@ def test_threads_go_on_while_the_connection_breaks(proxy: Proxy, connect: Connec
     for thread in threads:
         thread.join(20)
     assert not errors
+
+
+def test_what_is_no_etcd(connect: Connect) -> None:
+    """A web server, and one that hangs up."""
+    with (
+        HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as web,
+        socket.create_server(("127.0.0.1", 0)) as mute,
+    ):
+        thread = threading.Thread(target=web.serve_forever, args=(0.01,))
+        thread.start()
+        hanging_up = threading.Thread(target=lambda: mute.accept()[0].close())
+        hanging_up.start()
+        for listener in (web.server_address, mute.getsockname()):
+            client = connect(f"127.0.0.1:{listener[1]}", timeout=0.5)
+            with within(1), pytest.raises((Unavailable, LinkKVError)) as caught:
+                client["/a"] = 1
+            assert not isinstance(caught.value, OutcomeUnknown)
+        web.shutdown()
+        thread.join()
+        hanging_up.join()
