@@ -16,6 +16,7 @@ NAMES = {
     "small": "set and get of a small value",
     "trees": "trees of 10,000 leaves, flat updates, appends",
     "tasks": "asyncio: 64 tasks of puts",
+    "watching": "from a put to the callback, many writers, the lag of a callback",
     "items": "reading an item, a store of 10,000, a hundred written at once",
     "imports": "import link_kv",
     "peers": "put and get beside other clients, each in an environment of its own",
