@@ -1,8 +1,10 @@
-"""Transactions that run at once have the effect of running one after the other, in the order of their revisions.
+"""Transactions that run at once have the effect of running one after the other, in the order of their
+revisions.
 
-Threads run random transactions on one small tree of dicts and lists. Each writes down, in the same transaction,
-what it read and what it did. Afterwards all are done again on a plain nested dict, in the order of the revisions
-in which they were committed: each must read there what it has read, and in the end both must hold the same.
+Threads run random transactions on one small tree of dicts and lists. Each writes down, in the same
+transaction, what it read and what it did. Afterwards all are done again on a plain nested dict, in the
+order of the revisions in which they were committed: each must read there what it has read, and in the
+end both must hold the same.
 """
 
 from __future__ import annotations
