@@ -65,6 +65,7 @@ _TLS_WORDS = (
         "the server wants a client certificate that it trusts: cert_cert, cert_key",
     ),
     ("CERTIFICATE_REQUIRED", "the server wants a client certificate: cert_cert, cert_key"),
+    ("Unwrap failed", "perhaps the server wants a client certificate that it trusts: cert_cert, cert_key"),
     ("Socket closed", "perhaps one side speaks TLS and the other does not"),
 )
 """What words of gRPC's about a connection come from."""
