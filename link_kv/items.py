@@ -183,7 +183,7 @@ def _same(found: Found[EtcdMiddleware], store: Store) -> bool:
     if store.client is found.client or store.client._config.endpoints == found.client._config.endpoints:
         return True
     try:
-        return finding.same_cluster(found, found._replace(client=store.client))
+        return finding.same_cluster(found, dataclasses.replace(found, client=store.client))
     except Unavailable:
         return False
 

@@ -135,7 +135,6 @@ def test_the_port_may_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_of_several_addresses_one_that_answers_is_enough(
     server: local.LocalEtcd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("LINK_KV_TIMEOUT", "0.5")
     assert discover("127.0.0.1:1", server.endpoints[0]) == ["Oven", "lamp"]
     assert "127.0.0.1:1 was not discovered" in caplog.text
 

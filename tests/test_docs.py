@@ -11,12 +11,15 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Hashable
 from pathlib import Path
 
 import pytest
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
+from link_kv import EtcdMiddleware, items
+from link_kv._core import home
 from link_kv.local import LocalEtcd
 
 ROOT = Path(__file__).parent.parent
@@ -66,8 +69,15 @@ def test_examples_of(
     monkeypatch.setenv("LINK_KV_ENDPOINTS", ",".join(etcd.endpoints))
     monkeypatch.setenv("LINK_KV_PREFIX", etcd_prefix)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    for example in EXAMPLES.parse(page):
-        example.evaluate()
+    clients: dict[Hashable, EtcdMiddleware] = {}
+    monkeypatch.setattr(items, "_clients", clients)  # those that get() makes when it is given none
+    monkeypatch.setattr(home, "_home", None)
+    try:
+        for example in EXAMPLES.parse(page):
+            example.evaluate()
+    finally:
+        for client in clients.values():
+            client.close()
 
 
 def test_the_links_of_the_top_pages_lead_somewhere() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from link_kv._core.calls import run
@@ -25,7 +26,8 @@ _FAR = 100_000
 K = TypeVar("K", bound=Connection)
 
 
-class Found(NamedTuple, Generic[K]):
+@dataclass(frozen=True)
+class Found(Generic[K]):
     """A store that is there."""
 
     client: K

@@ -16,7 +16,7 @@ from link_kv._core.descriptions import PLAIN, Description
 from link_kv._core.replica import Batch, Change, Event, Held, Replica
 from link_kv.codec import decode
 from link_kv.errors import ConfigError, LinkKVError
-from link_kv.tree import MISSING, Place, build, decode_name, is_index
+from link_kv.tree import MISSING, Place, build, decode_name, is_index, nameable
 
 log = logging.getLogger("link_kv.items")
 
@@ -103,10 +103,10 @@ _put_now: Callable[[Cell, Moment], None] = Cell.__dict__["_now"].__set__
 C = TypeVar("C", bound=Cell)
 
 
-class Told(NamedTuple, Generic[C]):
+class Told(NamedTuple):
     """An item that changed, to what, and whether that was inferred."""
 
-    cell: C
+    cell: Any
     now: Moment
     synthetic: bool
 
@@ -176,7 +176,7 @@ class StoreState(Generic[C]):
         """Take over the description of one item."""
         self._describe(self._described + segment.encode(), stored)
 
-    def apply(self, batch: Batch, replica: Replica, seen: float) -> list[Told[C]]:
+    def apply(self, batch: Batch, replica: Replica, seen: float) -> list[Told]:
         """Take over a batch, which the replica has already; what became of the items that are listened to."""
         for key, stored in batch.hidden:
             if key.startswith(self._described):
@@ -186,7 +186,7 @@ class StoreState(Generic[C]):
         for segment in self._remade(batch, replica, trees):
             touched.setdefault(segment, (None, batch.revision))
         events: dict[str, list[Event]] | None = None
-        told: list[Told[C]] = []
+        told: list[Told] = []
         # Those that go first: then an item that is stored in another spelling from now on stays the same.
         for segment, (only, revision) in sorted(touched.items(), key=_stays):
             cell = self._admit(segment)
@@ -317,8 +317,9 @@ class StoreState(Generic[C]):
         """The segment of the item that a key is of, '' for none, and whether it is below the item's own."""
         if not key.startswith(self.at.marker):
             return "", False
-        segment, slash, _ = key[len(self.at.marker) :].partition(b"/")
-        return segment.decode(errors="replace"), bool(slash)
+        found, slash, _ = key[len(self.at.marker) :].partition(b"/")
+        segment = found.decode(errors="replace")
+        return (segment, bool(slash)) if nameable(segment) else ("", False)
 
     # Items that come and go
 

@@ -19,10 +19,20 @@ BINARY: list[Callable[[Any, Any], Any]] = [
     operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge,
 ]  # fmt: skip
 UNARY: list[Callable[[Any], Any]] = [operator.neg, operator.pos, operator.invert, abs, round, int, float]
-IN_PLACE = [
-    operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv, operator.imod,
-    operator.ipow, operator.iand, operator.ior, operator.ixor, operator.ilshift, operator.irshift,
-]  # fmt: skip
+IN_PLACE = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+    operator.ifloordiv: operator.floordiv,
+    operator.imod: operator.mod,
+    operator.ipow: operator.pow,
+    operator.iand: operator.and_,
+    operator.ior: operator.or_,
+    operator.ixor: operator.xor,
+    operator.ilshift: operator.lshift,
+    operator.irshift: operator.rshift,
+}
 
 
 class Box(Operators):
@@ -58,18 +68,19 @@ def test_it_gives_what_its_value_gives(act: Callable[[Any, Any], Any], one: Any,
         assert outcome(lambda: act(one, Box(other))) == plain
 
 
+@pytest.mark.filterwarnings("ignore:Bitwise inversion:DeprecationWarning")  # of a bool, from 3.12 on
 @given(st.sampled_from(UNARY), VALUES)
 def test_so_do_operators_of_one(act: Callable[[Any], Any], value: Any) -> None:
     assert outcome(lambda: act(Box(value))) == outcome(lambda: act(value))
 
 
-@given(st.sampled_from(IN_PLACE), VALUES, VALUES)
-def test_in_place_it_stays_itself_and_is_another_value(
+@given(st.sampled_from(list(IN_PLACE)), VALUES, VALUES)
+def test_in_place_it_stays_itself_and_has_another_value(
     act: Callable[[Any, Any], Any], one: Any, other: Any
 ) -> None:
-    plain = outcome(lambda: act(list(one) if isinstance(one, list) else one, other))
+    plain = outcome(lambda: IN_PLACE[act](one, other))
     for right in (other, Box(other)):
-        box = Box(list(one) if isinstance(one, list) else one)
+        box = Box(one)
         if isinstance(plain, type):
             with pytest.raises(plain):
                 act(box, right)

@@ -32,12 +32,12 @@ class World:
         self.replica.load(self.revision, pairs)
         self.state.load(self.replica, 100.0)
 
-    def happens(self, *events: tuple[str, bytes | None], seen: float = 200.0) -> list[Told[Cell]]:
+    def happens(self, *events: tuple[str, bytes | None], seen: float = 200.0) -> list[Told]:
         self.revision += 1
         raw: list[Event] = [(key.encode(), value) for key, value in events]
         return self.state.apply(self.replica.apply(self.revision, raw), self.replica, seen)
 
-    def reads(self, *keys: tuple[str, bytes, int], seen: float = 300.0) -> list[Told[Cell]]:
+    def reads(self, *keys: tuple[str, bytes, int], seen: float = 300.0) -> list[Told]:
         """What was missed is found by reading all."""
         self.revision += 1
         batch = self.replica.load(self.revision, [(key.encode(), value, mod) for key, value, mod in keys])
@@ -286,3 +286,9 @@ def check(state: StoreState[Cell], keys: dict[str, tuple[bytes, int]]) -> None:
         if value is not MISSING:
             wanted[{"%2E": "."}.get(segment, segment.lower())] = value
     assert {cell.key: cell.value for cell in state.cells()} == wanted
+
+
+def test_housekeeping_that_other_tools_shaped_like_an_item_is_none() -> None:
+    world = World(("/Store/a", b"1"), ("/Store/.link/.link", b"1"))
+    world.happens(("/Store/.link", b"1"), ("/Store/.link/.link", None), ("/Store/", b"[]"))
+    assert [cell.key for cell in world.state.cells()] == ["a"]
