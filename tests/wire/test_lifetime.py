@@ -305,7 +305,7 @@ def test_one_client_in_loop_after_loop(etcd: Any, etcd_prefix: str) -> None:
         etcd_prefix,
         """
         # A stream was left open in a loop that is closed: gRPC may report its end to the next loop.
-        logging.getLogger('asyncio').addFilter(lambda record: 'PollerCompletionQueue' not in record.getMessage())
+        logging.getLogger('asyncio').addFilter(lambda said: 'PollerCompletionQueue' not in said.getMessage())
         client = aio.EtcdMiddleware(endpoints=[ENDPOINT], prefix=PREFIX)
 
         async def main(number):
