@@ -6,10 +6,11 @@ import ast
 import re
 from typing import Any
 
-from b3j0f.conf import Parameter
+from b3j0f.conf import BOOL, Parameter, PType
+from b3j0f.conf import Array as ArrayType
 from b3j0f.conf.model.param import parse, serialize
 
-from link_kv._core.conf_text import text_of, value_of
+from link_kv._core.conf_text import Array, text_of, value_of
 
 _INFERRED = (bool, int, float, list, tuple, dict, set, frozenset)
 _PYTHONS_OWN = re.compile(r"__.*__", re.DOTALL)
@@ -31,8 +32,23 @@ class Literal:
 
     def __call__(self, svalue: str, ptype: Any = None, **others: Any) -> Any:
         if svalue == self.text and self.declared is parse:
-            return value_of(svalue, ptype)
+            return value_of(svalue, plain(ptype))
         return self.declared(svalue=svalue, ptype=ptype, **others)
+
+
+def plain(ptype: Any) -> Any:
+    """A declared type in the words of `conf_text`: what is inside a `PType`, such as bool in `BOOL`."""
+    while type(ptype) in (PType, type(BOOL)):
+        ptype = ptype.ptype
+    if type(ptype) is tuple:
+        return tuple(map(plain, ptype))
+    return Array(plain(ptype.ptype)) if isinstance(ptype, ArrayType) else ptype
+
+
+def declared_type(declared: Any) -> Any:
+    """The type of a parameter, plain: the declared one, else that of the default; None for text."""
+    default = type(declared._value)
+    return plain(default if declared.ptype is None and default in _INFERRED else declared.ptype)
 
 
 def declared_in(conf: Any, cname: str, name: str) -> Any:
@@ -84,7 +100,7 @@ def text_of_parameter(parameter: Any, path: str, *, expressions: bool) -> str | 
         return str(text)
     if parameter.serializer is not serialize:
         return str(parameter.serializer(value))
-    return text_of(value, parameter.ptype, path)
+    return text_of(value, plain(parameter.ptype), path)
 
 
 def _key(name: str) -> Any:
@@ -106,8 +122,7 @@ def _read(declared: Any, text: str) -> Any:
     """The value of a text for a declared parameter. Raises `ValueError`."""
     parser, ptype = _own_parser(declared), declared.ptype
     if parser is parse:
-        default = declared._value
-        return value_of(text, type(default) if ptype is None and type(default) in _INFERRED else ptype)
+        return value_of(text, declared_type(declared))
     try:
         # A parser of the program's own, and so is what it does.
         return parser(

@@ -1,16 +1,14 @@
 """Configuration values as the text that a person would type, and such text as values of declared types.
 
 Everything here is pure, and a text is data: none is evaluated, and no name in one is imported, as
-b3j0f.conf's own `Array` does with an item that its type refuses.
+b3j0f.conf's own `Array` does with an item that its type refuses. Nothing here needs b3j0f.conf.
 """
 
 from __future__ import annotations
 
 import configparser
 import json
-from typing import Any
-
-from b3j0f.conf import BOOL, Array, PType
+from typing import Any, NamedTuple
 
 from link_kv.codec import decode, encode
 from link_kv.errors import EncodeError
@@ -18,6 +16,12 @@ from link_kv.errors import EncodeError
 _COLLECTIONS = (list, tuple, set, frozenset)
 _BOOLEANS = {**configparser.RawConfigParser.BOOLEAN_STATES, "": False}
 _SPACE = " \t\n\r"
+
+
+class Array(NamedTuple):
+    """The type of a list whose items have a type."""
+
+    item: Any
 
 
 # In etcd
@@ -52,13 +56,12 @@ def to_stored(text: str, path: str) -> bytes:
 
 def value_of(text: str, ptype: Any = None) -> Any:
     """The value of a text for a declared `ptype`. Raises `ValueError`, saying what the text is not."""
-    ptype = _unwrapped(ptype)
     if ptype is None or ptype is object:
         return text
     try:
         if isinstance(ptype, Array):
-            return [_item(item, ptype.ptype) for item in _items(text)[0]]
-        if isinstance(ptype, tuple):
+            return [_item(item, ptype.item) for item in _items(text)[0]]
+        if isinstance(ptype, tuple):  # several types
             return text if str in ptype else value_of(text, ptype[0])
         if ptype is bool:
             return _boolean(text)
@@ -73,13 +76,6 @@ def value_of(text: str, ptype: Any = None) -> Any:
         shown = text if len(text) <= 60 else f"{text[:60]}…"
         name = getattr(ptype, "__name__", None) or type(ptype).__name__
         raise ValueError(f"{shown!r} is not of type {name}: {error}") from error
-
-
-def _unwrapped(ptype: Any) -> Any:
-    """The type inside a `PType`; `BOOL` is one around bool."""
-    while type(ptype) in (PType, type(BOOL)):
-        ptype = ptype.ptype
-    return ptype
 
 
 def _boolean(text: str) -> bool:
@@ -145,8 +141,8 @@ def _list_text(items: Any, ptype: Any) -> str:
     """``a, b`` where that reads back as the same items, else JSON."""
     array = isinstance(ptype, Array)
     each = list(items)
-    if array and ptype.ptype is not object:
-        each = [text_of(item, ptype.ptype, "an item") for item in items]
+    if array and ptype.item is not object:
+        each = [text_of(item, ptype.item, "an item") for item in items]
     plain = ", ".join(item if isinstance(item, str) else _json(item) for item in each)
     same = value_of(plain, ptype) == list(items) if array else value_of(plain, type(items)) == items
     return plain if same else _json(each)

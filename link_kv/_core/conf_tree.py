@@ -49,7 +49,7 @@ def place_of(ex: Exchange, path: str) -> Place:
     return at
 
 
-def _order_key(at: Place) -> bytes:
+def order_key(at: Place) -> bytes:
     return at.marker + b".link/categories"
 
 
@@ -59,8 +59,16 @@ def _order_key(at: Place) -> bytes:
 async def read(ex: Exchange, path: str) -> Stored:
     """What is at a path, all of one revision; no categories when nothing is there."""
     at = place_of(ex, path)
-    revision, (leaf, first, second, order) = await ex.read([*plans.reads(at), Get(_order_key(at))])
-    found = _sort_out((*first, *second), at)
+    revision, (leaf, first, second, order) = await ex.read([*plans.reads(at), Get(order_key(at))])
+    return make_out(at, revision, (*first, *second), order[0].value if order else None, bool(leaf))
+
+
+def make_out(at: Place, revision: int, kvs: Iterable[Any], order: bytes | None, leaf: bool) -> Stored:
+    """The configuration that keys make, given in the order of their bytes.
+
+    ``order`` is what is stored of the order of categories; ``leaf`` tells whether a value is at the path.
+    """
+    found = _sort_out(kvs, at)
     problems = {at.child(segment).path: "a value, and no category" for segment in found.leaves}
     problems |= {at.child(segment).path: "a list, and no category" for segment in found.lists}
     if leaf:
@@ -70,16 +78,16 @@ async def read(ex: Exchange, path: str) -> Stored:
         if segment in found.lists:
             continue
         texts = categories.setdefault(decode_name(segment), {})
+        category = at.child(segment)
         for name, pairs in parameters.items():
-            parameter = at.child(segment).child(name)
             try:
-                text = _text(pairs, parameter)
+                text = _text(pairs, category, name)
             except EncodeError as error:
-                problems[parameter.path] = str(error)
+                problems[f"{category.path}/{name}"] = str(error)
             else:
                 if text is not None:
                     texts[decode_name(name)] = text
-    names = _ordered(categories, order)
+    names = _ordered(categories, _names(order))
     return Stored({name: categories[name] for name in names}, problems, revision)
 
 
@@ -105,28 +113,30 @@ def _sort_out(kvs: Iterable[Any], at: Place) -> _Found:
     return found
 
 
-def _text(pairs: Sequence[tuple[bytes, bytes]], at: Place) -> str | None:
+def _text(pairs: Sequence[tuple[bytes, bytes]], category: Place, name: str) -> str | None:
     """The text of a parameter's keys: a leaf, or a list or dict as a person would type it."""
     key, stored = pairs[0]
-    if key != at.key:
+    if len(key) - len(category.marker) != len(name.encode()):
+        at = category.child(name)
         value = build(pairs, at)
         return None if value is MISSING else text_of(value, None, at.path)
     text = from_stored(stored)
     if text is None:
-        raise EncodeError(f"{at.path}: the stored bytes are no text")
+        raise EncodeError(f"{category.path}/{name}: the stored bytes are no text")
     return text
 
 
-def _ordered(present: Iterable[str], order: Sequence[Any]) -> list[str]:
+def _ordered(present: Iterable[str], stored: Iterable[str]) -> list[str]:
     """The categories that are there, those first whose order is stored."""
     remaining = dict.fromkeys(present)
-    names = [name for name in _stored_order(order) if name in remaining]
+    names = [name for name in stored if name in remaining]
     return list(dict.fromkeys([*names, *remaining]))
 
 
-def _stored_order(order: Sequence[Any]) -> list[str]:
+def _names(order: bytes | None) -> list[str]:
+    """The categories in their stored order."""
     try:
-        names = json.loads(order[0].value) if order else []
+        names = json.loads(order) if order else []
     except (ValueError, RecursionError):
         return []  # somebody else's: nothing is known of the order
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
@@ -207,9 +217,9 @@ def _keeps_some(tree: Place, gone: Iterable[bytes], stored: Iterable[bytes]) -> 
 
 def _new_order(at: Place, texts: Iterable[str], below: Sequence[Any]) -> list[Operation]:
     """New categories come last, as in a file. An order that the keys have anyway is not stored."""
-    order = [kv for kv in below if kv.key == _order_key(at)]
+    order = _names(next((kv.value for kv in below if kv.key == order_key(at)), None))
     present = [decode_name(segment) for segment in _sort_out(below, at).categories]
     names = list(dict.fromkeys([*_ordered(present, order), *texts]))
-    if names == (_stored_order(order) or sorted(names, key=lambda name: encode_name(name).encode())):
+    if names == (order or sorted(names, key=lambda name: encode_name(name).encode())):
         return []
-    return [Put(_order_key(at), json.dumps(names, ensure_ascii=False).encode())]
+    return [Put(order_key(at), json.dumps(names, ensure_ascii=False).encode())]

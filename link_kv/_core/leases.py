@@ -108,9 +108,13 @@ class Lease(Generic[E]):
             raise
 
     async def put(self, path: str, value: Any) -> int:
-        ex = Exchange(self._space)
-        at = ex.place(path)
+        at = self._space.place(path)
         not_root(at, "assigned")
+        return await self.put_at(at, value)
+
+    async def put_at(self, at: Place, value: Any) -> int:
+        """Write at a place, which may be one that no path names."""
+        ex = Exchange(self._space)
         lay = layer(value, at)
         with self._write():
             revision = await write(ex, at, lay, None, self.id)

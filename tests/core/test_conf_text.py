@@ -14,9 +14,21 @@ from b3j0f.conf import BOOL, Array, PType
 from hypothesis import given
 from hypothesis import strategies as st
 
-from link_kv._core.conf_text import from_stored, text_of, to_stored, value_of
+from link_kv._core import conf_text
+from link_kv._core.conf_parameters import plain
+from link_kv._core.conf_text import from_stored, to_stored
 from link_kv.codec import encode
 from link_kv.errors import EncodeError
+
+
+def value_of(text: str, ptype: Any = None) -> Any:
+    """For the types of b3j0f.conf, as the driver reads."""
+    return conf_text.value_of(text, plain(ptype))
+
+
+def text_of(value: Any, ptype: Any, path: str) -> str:
+    return conf_text.text_of(value, plain(ptype), path)
+
 
 TEXTS = st.text() | st.sampled_from(
     [
