@@ -114,22 +114,34 @@ class _Step(NamedTuple):
 
 def _steps(places: Iterable[Place]) -> list[_Step]:
     steps: dict[bytes, _Step] = {}
+    walked: tuple[str, ...] | None = None
+    parent: _Step | None = None
     for place in places:
-        key = place.prefix
-        for depth, segment in enumerate(place.segments):
-            if depth:
-                step = steps.get(key)
-                if step is None:
-                    above = "/" + "/".join(place.segments[:depth])
-                    step = _Step(Place(above, key, place.prefix, place.segments[:depth]), [], [])
-                    steps[key] = step
-                if is_index(segment):
-                    if not step.indices or step.indices[-1] != int(segment):
-                        step.indices.append(int(segment))
-                elif not step.others:
-                    step.others.append(segment)
-            key = key + b"/" + segment.encode()
+        *above, last = place.segments or ("",)
+        if tuple(above) != walked:  # neighbours share all their ancestors
+            walked, parent, key = tuple(above), None, place.prefix
+            for depth, segment in enumerate(walked):
+                if parent is not None:
+                    _pass_through(parent, segment)
+                key = key + b"/" + segment.encode()
+                parent = steps.get(key)
+                if parent is None:
+                    segments = walked[: depth + 1]
+                    parent = steps[key] = _Step(
+                        Place("/" + "/".join(segments), key, place.prefix, segments), [], []
+                    )
+        if parent is not None:
+            _pass_through(parent, last)
     return list(steps.values())
+
+
+def _pass_through(step: _Step, segment: str) -> None:
+    if is_index(segment):
+        index = int(segment)
+        if not step.indices or step.indices[-1] != index:
+            step.indices.append(index)
+    elif not step.others:
+        step.others.append(segment)
 
 
 def optimistic(places: Sequence[Place]) -> Guard | None:

@@ -38,14 +38,15 @@ def split(path: str) -> tuple[str, ...]:
     if bare[-1] == "/":
         bare = bare[:-1]
     segments = tuple(bare.split("/"))
-    for segment in segments:
-        if segment in _UNNAMEABLE:
-            what = "an empty segment" if not segment else f"the segment {segment!r}"
-            raise PathError(f"{path!r}: a path cannot have {what}")
-    try:
-        bare.encode()
-    except UnicodeEncodeError:
-        raise PathError(f"{path!r}: a path cannot have lone surrogates; etcd keys are UTF-8") from None
+    if not _UNNAMEABLE.isdisjoint(segments):
+        segment = next(segment for segment in segments if segment in _UNNAMEABLE)
+        what = "an empty segment" if not segment else f"the segment {segment!r}"
+        raise PathError(f"{path!r}: a path cannot have {what}")
+    if not bare.isascii():
+        try:
+            bare.encode()
+        except UnicodeEncodeError:
+            raise PathError(f"{path!r}: a path cannot have lone surrogates; etcd keys are UTF-8") from None
     return segments
 
 

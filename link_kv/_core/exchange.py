@@ -135,12 +135,20 @@ class Exchange:
 
     async def read(self, gets: Sequence[Get]) -> tuple[int, list[Sequence[Any]]]:
         """The key-values of each Get, all at one revision, and that revision."""
+        revision, answers = await self.ask(gets)
+        return revision, [answer.kvs for answer in answers]
+
+    async def ask(self, gets: Sequence[Get]) -> tuple[int, list[Any]]:
+        """The RangeResponse to each Get, all at one revision, and that revision.
+
+        Its ``count`` is that of all keys in the range, however few were asked for.
+        """
         if not self.space.checked:
             await self._check_layout()
         if len(gets) == 1:
             answer = await self.range(gets[0])
-            return answer.header.revision, [answer.kvs]
-        return await self._read(txn_request(Plan(operations=gets)), gets)
+            return answer.header.revision, [answer]
+        return await self._ask(txn_request(Plan(operations=gets)), gets)
 
     async def look(self, at: Place) -> list[Sequence[Any]]:
         """What `link_kv.plan.reads` finds at a place now.
@@ -156,31 +164,31 @@ class Exchange:
             if answer.kvs:
                 return [answer.kvs, (), ()]
             space.leaves.discard(at.key)
-        _, found = await self._read(read_request(at), reads(at))
+        _, answers = await self._ask(read_request(at), reads(at))
+        found = [answer.kvs for answer in answers]
         if found[0]:
             if len(space.leaves) >= _REMEMBERED:
                 space.leaves.clear()
             space.leaves.add(at.key)
         return found
 
-    async def _read(self, request: bytes, gets: Sequence[Get]) -> tuple[int, list[Sequence[Any]]]:
+    async def _ask(self, request: bytes, gets: Sequence[Get]) -> tuple[int, list[Any]]:
         try:
             response = await self.space.caller.call(TXN, request, Repeat.READ, self.deadline)
         except (NoSpace, TooLarge):
             # Before 3.5.2 a full server refuses every transaction, reads too. And thousands of long keys to
             # read are more than one request may carry.
-            return await self._read_singly(gets)
-        outcome = Outcome(True, response.header.revision, response)
-        return outcome.revision, outcome.found()
+            return await self._ask_singly(gets)
+        return response.header.revision, [answer.response_range for answer in _flat(response.responses)]
 
-    async def _read_singly(self, gets: Sequence[Get]) -> tuple[int, list[Sequence[Any]]]:
+    async def _ask_singly(self, gets: Sequence[Get]) -> tuple[int, list[Any]]:
         revision = 0
-        found = []
+        answers = []
         for get in gets:
             answer = await self.range(get._replace(revision=get.revision or revision))
             revision = revision or answer.header.revision
-            found.append(answer.kvs)
-        return revision, found
+            answers.append(answer)
+        return revision, answers
 
     async def commit(self, plan: Plan, path: str) -> Outcome:
         """Do a transaction that writes. ``path`` is for errors."""

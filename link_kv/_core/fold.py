@@ -17,6 +17,18 @@ class _Node:
         self.value: Any = None
         self.below: dict[str, _Node] = {}
 
+    def step(self, segment: str) -> _Node:
+        """The node below; made when it is new."""
+        node = self.below.get(segment)
+        if node is None:
+            node = self.below[segment] = _Node()
+        return node
+
+    def write(self, at: Place, value: Any) -> None:
+        """Write here: what was written below is gone."""
+        self.at, self.value = at, value
+        self.below.clear()
+
     def writes(self) -> Iterator[tuple[Place, Any]]:
         """What is written here or below, in the order in which it came."""
         pending = [self]
@@ -24,7 +36,8 @@ class _Node:
             node = pending.pop()
             if node.at is not None:
                 yield node.at, node.value
-            pending += reversed(node.below.values())
+            else:
+                pending += reversed(node.below.values())
 
 
 class Overlay:
@@ -49,8 +62,8 @@ class Overlay:
                 except RecursionError:
                     raise EncodeError(f"{at.path}: the value around it is nested too deeply") from None
                 return
-            node = node.below.setdefault(segment, _Node())
-        node.at, node.value, node.below = at, value, {}
+            node = node.step(segment)
+        node.write(at, value)
 
     def remove(self, at: Place) -> None:
         """Take one deletion, of something that is there and is in no list."""
@@ -60,8 +73,8 @@ class Overlay:
                 rest = take_from(node.value, at, depth)
                 node.value = MISSING if _is_empty_dict(rest) else rest
                 return
-            node = node.below.setdefault(segment, _Node())
-        node.at, node.value, node.below = at, MISSING, {}
+            node = node.step(segment)
+        node.write(at, MISSING)
 
     def touches(self, at: Place) -> bool:
         """Whether something at, above or below a place was written."""

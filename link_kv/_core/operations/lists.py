@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from link_kv import plan as plans
@@ -31,8 +31,9 @@ async def append(ex: Exchange, path: str, value: Any) -> str:
     """Add an item to a list, made when nothing is there; the path of the item."""
     at = ex.place(path)
     not_root(at, "appended to")
+    guessed = None
     while True:
-        mod, last = await _last_index(ex, at)
+        mod, keys = await _list_at(ex, at)
         if mod == 0:
             item = at.child("1")
             try:
@@ -40,19 +41,45 @@ async def append(ex: Exchange, path: str, value: Any) -> str:
             except KeyExists:
                 continue
             return item.path
+        # Where every item is one key, there are as many items as keys. The transaction checks that; where
+        # it did not hold, and not because others append too, the end is looked for.
+        guess = (mod, keys) != guessed
+        guessed = (mod, keys)
+        last = keys if guess else await _last_index(ex, at)
         item = at.child(str(last + 1))
         lay = layer(value, item)
         flat = lay.flat if lay.stored is None else Flat([(item.key, lay.stored)], [])
         compares, operations = plans.create(item, flat)
+        if guess and last:
+            compares = (plans.present(at.child(str(last)).key), *compares)
         plan = Plan((plans.unmoved(at.marker, mod), *compares), operations, guarded=True)
         if (await ex.commit(plan, item.path)).succeeded:
             return item.path
 
 
-async def _last_index(ex: Exchange, at: Place) -> tuple[int, int]:
-    """The revision of a list's marker, 0 where nothing is, and the list's length.
+async def _list_at(ex: Exchange, at: Place) -> tuple[int, int]:
+    """The revision of a list's marker, 0 where nothing is, and how many keys its items have."""
+    _, (leaf, near, far) = await ex.ask(plans.reads(at, limit=1))
+    mod = _marker(at, leaf.kvs, near.kvs, far.kvs)
+    return mod, near.count + far.count - 1 if mod else 0
 
-    The length is found by asking for many places at once, first at powers of two, then between them.
+
+def _marker(at: Place, leaf: Sequence[Any], *below: Sequence[Any]) -> int:
+    """The revision of the marker among what was found at a place, 0 where nothing is."""
+    if leaf:
+        raise NotATree(f"{at.path}: holds a value, not a list")
+    if not any(below):
+        return 0
+    first = below[0][0] if below[0] else None
+    if first is None or first.key != at.marker or first.value != LIST:
+        raise NotATree(f"{at.path}: is a dict, not a list")
+    return int(first.mod_revision)
+
+
+async def _last_index(ex: Exchange, at: Place) -> int:
+    """The length of a list, 0 also where nothing is.
+
+    It is found by asking for many places at once, first at powers of two, then between them.
     """
     probes = [2**power for power in range(20)]
     low, high = 0, 0
@@ -60,18 +87,13 @@ async def _last_index(ex: Exchange, at: Place) -> tuple[int, int]:
     while True:
         gets = [get for index in probes for get in plans.reads(at.child(str(index)), keys_only=True, limit=1)]
         _, found = await ex.read([*plans.reads(at, limit=1), *gets])
-        leaf, *below = found[:3]
-        if leaf:
-            raise NotATree(f"{at.path}: holds a value, not a list")
-        marker = below[0][0] if below[0] and below[0][0].key == at.marker else None
-        if marker is None and not any(below):
-            return 0, 0
-        if marker is None or marker.value != LIST:
-            raise NotATree(f"{at.path}: is a dict, not a list")
-        if mod and marker.mod_revision != mod:
+        now = _marker(at, *found[:3])
+        if not now:
+            return 0
+        if mod and now != mod:
             probes, low, high, mod = [2**power for power in range(20)], 0, 0, 0
             continue
-        mod = marker.mod_revision
+        mod = now
         for number, index in enumerate(probes):
             if any(found[3 + 3 * number : 6 + 3 * number]):
                 low = max(low, index)
@@ -79,7 +101,7 @@ async def _last_index(ex: Exchange, at: Place) -> tuple[int, int]:
                 high = index
                 break
         if high and high - low <= 1:
-            return mod, low
+            return low
         if not high:
             probes = [low * 2 ** (power + 1) for power in range(20)]
         else:
@@ -89,10 +111,19 @@ async def _last_index(ex: Exchange, at: Place) -> tuple[int, int]:
 
 async def length(ex: Exchange, path: str) -> int:
     """The number of items of a list."""
-    mod, last = await _last_index(ex, ex.place(path))
+    at = ex.place(path)
+    mod, keys = await _list_at(ex, at)
     if not mod:
         raise missing(path)
-    return last
+    if not keys:
+        return 0
+    last = Get(at.child(str(keys)).key, keys_only=True)
+    _, (found, *following) = await ex.read(
+        [last, *plans.reads(at.child(str(keys + 1)), keys_only=True, limit=1)]
+    )
+    if found and not any(following):
+        return keys  # every item is one key
+    return await _last_index(ex, at)
 
 
 async def edit_list(ex: Exchange, path: str, edit: Callable[[list[Any]], T]) -> T:

@@ -38,6 +38,9 @@ LOST_BEFORE_GAPS = 2
 """How often a replacement may lose the race between its read and its write."""
 
 
+_NO_KEYS = Flat([], [])
+
+
 class Layer(NamedTuple):
     """How a value lies at a place: as a leaf, or as a tree's keys."""
 
@@ -48,7 +51,7 @@ class Layer(NamedTuple):
 def layer(value: Any, at: Place) -> Layer:
     if isinstance(value, (dict, list, tuple)):
         return Layer(None, flatten(value, at))
-    return Layer(encode(value, at.path), Flat([], []))
+    return Layer(encode(value, at.path), _NO_KEYS)
 
 
 def not_root(at: Place, what: str) -> None:
@@ -281,11 +284,12 @@ async def update(ex: Exchange, assignments: Sequence[tuple[str, Any]]) -> int:
     if not writes:
         return 0
     places = [at for at, _ in writes]
-    blind = [op for at, lay in writes for op in unread(at, lay)]
-    if len(writes) <= _UPDATE_UNREAD and len(blind) <= plans.MAX_COMPARES:
-        return await _update_unread(ex, places, blind)
-    guards = plans.guard_reads(places)
     few = len(writes) <= _UPDATE_UNREAD
+    if few:
+        blind = _blind(writes)
+        if len(blind) <= plans.MAX_COMPARES:
+            return await _update_unread(ex, places, blind)
+    guards = plans.guard_reads(places)
     ranges = [_span(places)]
     if few:
         ranges = [each for at in places for each in ((at.key, b""), (at.marker, at.end))]
@@ -314,11 +318,15 @@ async def update(ex: Exchange, assignments: Sequence[tuple[str, Any]]) -> int:
         if outcome.succeeded:
             return outcome.revision
     try:
-        return await _update_unread(ex, places, blind)
+        return await _update_unread(ex, places, _blind(writes))
     except TooLarge:
         if too_many:
             raise
         return await update(ex, assignments)
+
+
+def _blind(writes: Sequence[tuple[Place, Layer]]) -> list[Operation]:
+    return [operation for at, lay in writes for operation in unread(at, lay)]
 
 
 def unread(at: Place, lay: Layer) -> Sequence[Operation]:
@@ -349,5 +357,6 @@ def _below(places: Sequence[Place], keys: list[bytes]) -> list[tuple[bool, list[
         start = bisect_left(keys, at.key)
         leaf = start < len(keys) and keys[start] == at.key
         first = bisect_left(keys, at.marker, start)
-        result.append((leaf, keys[first : bisect_left(keys, at.end, first)]))
+        below = first < len(keys) and keys[first] < at.end
+        result.append((leaf, keys[first : bisect_left(keys, at.end, first)] if below else []))
     return result
