@@ -69,7 +69,7 @@ def run(operation: Coroutine[Any, Any, T]) -> T:
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """A call of etcd's API, by service and name; the answer's message is ``<name>Response``.
+    """A call of etcd's API, by service and name; the answer's message is ``<message or name>Response``.
 
     Compared by identity, which makes looking one up as cheap as can be.
     """
@@ -77,6 +77,7 @@ class Method:
     service: str
     name: str
     streams: bool = False
+    message: str = ""
 
 
 RANGE = Method("KV", "Range")

@@ -10,9 +10,11 @@ import re
 
 from link_kv.errors import (
     AccessDenied,
+    KeyExists,
     LeaseLost,
     LinkKVError,
     NoSpace,
+    NotFound,
     OutcomeUnknown,
     RevisionError,
     TooLarge,
@@ -120,6 +122,10 @@ def refusal(failure: WireFailure, size: int = 0, limit: int | None = None) -> Li
         return AccessDenied(f"etcd: {words}")
     if code == FAILED_PRECONDITION and "authentication is not enabled" in details:
         return NoAuthentication(words)
+    if code == FAILED_PRECONDITION and "already exists" in details:
+        return KeyExists(words)
+    if code == FAILED_PRECONDITION and re.search("(user|role) name not found|is not granted to the", details):
+        return NotFound(words)
     if code == OUT_OF_RANGE:
         return RevisionError(f"etcd: {words}")
     if code == NOT_FOUND and "lease" in details:

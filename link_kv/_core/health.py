@@ -49,9 +49,9 @@ class Member(NamedTuple):
 async def health(ex: Exchange) -> Health:
     """Raises `AccessDenied` for a user who may not read the prefix either."""
     try:
-        await ex.space.caller.call(STATUS, b"")
+        await ex.space.caller.call(STATUS, b"", deadline=ex.deadline)
         asked = time.monotonic()
-        answer: Any = await ex.space.caller.call(STATUS, b"")
+        answer: Any = await ex.space.caller.call(STATUS, b"", deadline=ex.deadline)
         details = Details(answer.leader, answer.version, answer.dbSize, tuple(answer.errors))
     except AccessDenied:
         # Each answer has a header. This one comes over a connection that stands by now.
@@ -62,12 +62,12 @@ async def health(ex: Exchange) -> Health:
     return Health(header.cluster_id, header.member_id, header.revision, latency, details)
 
 
-async def members(caller: Caller) -> list[Member]:
-    answer = await caller.call(_MEMBERS, b"")
+async def members(caller: Caller, deadline: float | None = None) -> list[Member]:
+    answer = await caller.call(_MEMBERS, b"", deadline=deadline)
     return [Member(each.ID, each.name, tuple(each.clientURLs), each.isLearner) for each in answer.members]
 
 
-async def alarms(caller: Caller) -> list[tuple[int, str]]:
+async def alarms(caller: Caller, deadline: float | None = None) -> list[tuple[int, str]]:
     """The alarms that are raised: the member's id, and ``NOSPACE`` or ``CORRUPT``."""
-    answer = await caller.call(_ALARMS, b"")
+    answer = await caller.call(_ALARMS, b"", deadline=deadline)
     return [(each.memberID, _ALARM_NAMES.get(each.alarm, str(each.alarm))) for each in answer.alarms]

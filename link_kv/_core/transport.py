@@ -124,9 +124,9 @@ class _Channel:
         stub = self.stubs.get(method)
         if stub is None:
             kind = self.grpc.stream_stream if method.streams else self.grpc.unary_unary
+            answer = getattr(messages(), f"{method.message or method.name}Response")
             stub = self.stubs[method] = kind(
-                f"/etcdserverpb.{method.service}/{method.name}",
-                response_deserializer=getattr(messages(), f"{method.name}Response").FromString,
+                f"/etcdserverpb.{method.service}/{method.name}", response_deserializer=answer.FromString
             )
         return stub
 

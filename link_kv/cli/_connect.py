@@ -83,7 +83,7 @@ def configure(given: dict[str, Any]) -> Config:
     if url and "password" in url_options(url):
         raise ConfigError("--url: a password in it shows in ps; leave it out, it is asked for")
     if given["password_file"]:
-        named["password"] = _first_line(given["password_file"])
+        named["password"] = first_line(given["password_file"])
 
     def make(**more: Any) -> Config:
         try:
@@ -107,7 +107,8 @@ def configure(given: dict[str, Any]) -> Config:
     return make(password=click.prompt("Password", hide_input=True, err=True))
 
 
-def _first_line(path: Path) -> str:
+def first_line(path: Path) -> str:
+    """The password in a file. Raises `ConfigError` where there is none."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:

@@ -40,6 +40,10 @@ COMMANDS = {
     "diff": "diff",
     "backup": "backup",
     "restore": "restore",
+    "user": "user",
+    "role": "role",
+    "auth": "auth",
+    "certs": "certs",
     "completion": "completion",
 }
 
