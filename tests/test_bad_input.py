@@ -373,6 +373,9 @@ KEYWORDS: list[tuple[dict[str, Any], str]] = [
     ({"srv_domain": 1}, "srv_domain"),
     ({"prefix": 1}, "prefix"),
     ({"prefix": b"/a"}, "prefix"),
+    ({"prefix": "//"}, "prefix"),
+    ({"prefix": "///"}, "prefix"),
+    ({"prefix": "/a//"}, "prefix"),
     ({"user": "a"}, "user"),
     ({"password": "a"}, "password"),
     ({"user": 1, "password": "a"}, "user"),
@@ -410,6 +413,8 @@ PREFIXES = ["/a//b", "/..", "/a/./b", "/.link", "a/.link/b", "/\ud800"]
 
 URLS = [
     "",
+    "etcd://h:1//",
+    "etcd://h:1/a//",
     "x",
     "http://h:1",
     "etcd:/h",
