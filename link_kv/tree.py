@@ -7,7 +7,7 @@ in ``docs/reference/keys-and-values.md``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -148,6 +148,27 @@ def _place(path: str, prefix: bytes) -> Place:
         return Place("/", prefix, prefix, ())
     normal = "/" + "/".join(segments)
     return Place(normal, prefix + normal.encode(), prefix, segments)
+
+
+def placer(prefix: bytes) -> Callable[[str], Place]:
+    """`place` for many paths in turn: it is quick where a path has the same parent as the one before."""
+    head: str | None = None
+    parent: Place
+
+    def of(path: str) -> Place:
+        nonlocal head, parent
+        if type(path) is str:
+            above, _, name = path.rpartition("/")
+            if above == head and name.isascii() and name not in _UNNAMEABLE:
+                full = f"{parent.path}/{name}"
+                return Place(full, parent.key + b"/" + name.encode(), prefix, (*parent.segments, name))
+            at = place(path, prefix)
+            if name and len(at.segments) > 1:
+                head, parent = above, at._of(at.segments[:-1])
+            return at
+        return place(path, prefix)
+
+    return of
 
 
 def prefix_bytes(prefix: str) -> bytes:

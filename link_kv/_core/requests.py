@@ -169,12 +169,7 @@ def _fit(
     count = max(len(success), len(failure))
     if count <= limit:
         return success, failure
-    levels = 2
-    while _capacity(limit, compares, levels) < count:
-        levels += 1
-        if levels > 8:
-            raise ValueError(f"{count} operations with {compares} compares do not fit one transaction")
-    width = _width(limit, compares, levels)
+    width = _width(count, compares, limit)
     inner = limit - max(compares, width)
     return _split(success, width, inner), _split(failure, width, inner)
 
@@ -187,13 +182,15 @@ def _split(operations: list[bytes], width: int, inner: int) -> list[bytes]:
     return [field(b"\x22", txn_bytes((), _fit(part, [], 0, inner)[0], ())) for part in parts]
 
 
-def _width(limit: int, compares: int, levels: int) -> int:
-    """How many parts the operations make at the top of ``levels`` of transactions."""
-    return max(limit // levels, min(compares, limit - 1))
-
-
-def _capacity(limit: int, compares: int, levels: int) -> int:
-    if levels == 1:
-        return limit
-    width = _width(limit, compares, levels)
-    return width * _capacity(limit - max(compares, width), 0, levels - 1)
+def _width(count: int, compares: int, limit: int) -> int:
+    """How many parts the operations make at the top: as few as can be, so that the transactions are full."""
+    for levels in range(2, 9):
+        for width in range(2, limit):
+            # The top may be as wide as it has compares, since etcd counts the longer of both.
+            top = max(width, compares)
+            full = limit - top - width * (levels - 2)
+            if full < 1:
+                break
+            if top * width ** (levels - 2) * full >= count:
+                return top
+    raise ValueError(f"{count} operations with {compares} compares do not fit one transaction")
