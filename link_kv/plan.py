@@ -68,7 +68,7 @@ class Plan(NamedTuple):
     operations: Sequence[Operation] = ()
     otherwise: Sequence[Operation] = ()
     guarded: bool = False
-    """Whether a second arrival fails its compares, so that it may be sent again."""
+    """Whether a second arrival fails its compares, whatever others did meanwhile: so it may be sent again."""
 
 
 def absent(key: bytes, end: bytes = b"") -> Compare:
@@ -103,6 +103,8 @@ class Guard(NamedTuple):
     """The markers of empty dicts that the write ends."""
     lists: tuple[Place, ...] = ()
     """The lists above, from the top down, where the state was read."""
+    leases: tuple[tuple[bytes, int], ...] = ()
+    """The markers of those that are under a lease, and their leases: what is written in them shares it."""
 
 
 class _Step(NamedTuple):
@@ -117,21 +119,21 @@ def _steps(places: Iterable[Place]) -> list[_Step]:
     walked: tuple[str, ...] | None = None
     parent: _Step | None = None
     for place in places:
-        *above, last = place.segments or ("",)
-        if tuple(above) != walked:  # neighbours share all their ancestors
-            walked, parent, key = tuple(above), None, place.prefix
+        segments = place.segments
+        if segments[:-1] != walked:  # neighbours share all their ancestors
+            walked, parent, key = segments[:-1], None, place.prefix
             for depth, segment in enumerate(walked):
                 if parent is not None:
                     _pass_through(parent, segment)
                 key = key + b"/" + segment.encode()
                 parent = steps.get(key)
                 if parent is None:
-                    segments = walked[: depth + 1]
+                    above = walked[: depth + 1]
                     parent = steps[key] = _Step(
-                        Place("/" + "/".join(segments), key, place.prefix, segments), [], []
+                        Place("/" + "/".join(above), key, place.prefix, above), [], []
                     )
-        if parent is not None:
-            _pass_through(parent, last)
+        if parent is not None and (not parent.others or segments[-1][0] in "123456789"):
+            _pass_through(parent, segments[-1])
     return list(steps.values())
 
 
@@ -193,6 +195,7 @@ def resolve(
     compares: list[Compare] = []
     operations: list[Operation] = []
     lists: list[Place] = []
+    leases: list[tuple[bytes, int]] = []
     items = iter(answers[2 * len(steps) :])
     read_items = len(answers) > 2 * len(steps)
     for number, step in enumerate(steps):
@@ -213,6 +216,8 @@ def resolve(
             operations.append(Delete(above.marker))
         elif marker[0].value == LIST:
             lists.append(above)
+            if marker[0].lease:
+                leases.append((above.marker, marker[0].lease))
             if step.others:
                 raise ListIndexError(
                     f"{above.path}: is a list, and {step.others[0]!r} is no index; its items are 1, 2, …"
@@ -222,7 +227,7 @@ def resolve(
             compares += _list_guard(above, step.indices, found)
     if len(compares) > room:
         compares = _fence(steps, revision)
-    return Guard(tuple(compares), tuple(operations), tuple(lists))
+    return Guard(tuple(compares), tuple(operations), tuple(lists), tuple(leases))
 
 
 def _list_guard(above: Place, indices: Sequence[int], found: dict[int, Any]) -> Iterator[Compare]:
@@ -297,6 +302,16 @@ def replace(
     return tuple(compares), operations
 
 
+def touched(place: Place, flat: Flat, found: Iterable[bytes]) -> bytes | None:
+    """The first of the keys found below a place that replacing it writes or deletes.
+
+    Where that is compared as well, a second arrival fails: its revision never comes back. That nothing was
+    put since is true again once others have deleted what was written.
+    """
+    nodes = set(flat.nodes)
+    return next((key for key in found if owner(key, place) not in nodes), None)
+
+
 def owner(key: bytes, place: Place) -> bytes | None:
     """The key of the tree whose housekeeping ``key`` is; None for a key of a value."""
     at = key.find(b"/.link/", len(place.key))
@@ -317,6 +332,18 @@ def gaps(place: Place, flat: Flat, lease: int = 0) -> list[Operation]:
     if cursor < place.end:
         operations.append(Delete(cursor, place.end))
     return operations
+
+
+def in_lists(operations: Sequence[Operation], guard: Guard) -> Sequence[Operation]:
+    """The operations of a write under this guard, such that no item outlives the list that it is in."""
+    if not guard.leases:
+        return operations
+    return [
+        op._replace(lease=next((lease for marker, lease in guard.leases if op.key.startswith(marker)), 0))
+        if type(op) is Put and not op.lease
+        else op
+        for op in operations
+    ]
 
 
 def create(place: Place, flat: Flat, lease: int = 0) -> tuple[tuple[Compare, ...], list[Operation]]:

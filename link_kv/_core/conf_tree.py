@@ -182,8 +182,12 @@ async def write(ex: Exchange, path: str, texts: Texts) -> int:
         operations += _new_order(at, texts, found[-1])
         if not operations:
             return 0
-        compares = (*guard.compares, plans.quiet(at.marker, at.end, revision))
-        outcome = await ex.commit(Plan(compares, [*operations, *guard.operations], guarded=True), at.path)
+        # It may be sent again if it moves a key that was there: that never comes back.
+        written = {operation.key for operation in operations}
+        moved = [plans.unmoved(kv.key, kv.mod_revision) for kv in found[-1] if kv.key in written][:1]
+        compares = (*guard.compares, *moved, plans.quiet(at.marker, at.end, revision))
+        plan = Plan(compares, [*operations, *guard.operations], guarded=bool(moved))
+        outcome = await ex.commit(plan, at.path)
         if outcome.succeeded:
             return outcome.revision
 

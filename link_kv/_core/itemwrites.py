@@ -239,10 +239,11 @@ async def introduce(
                 assert guard is not None
                 _no_lease_in_list(guard, stamp, at)
                 compares += (*guard.compares, *plans.create(at, Flat([], []))[0], alone)
-                operations += (*_operations(store, at, layer(value, at), stamp), *guard.operations)
+                writes = _operations(store, at, layer(value, at), stamp)
+                operations += (*plans.in_lists(writes, guard), *guard.operations)
             elif description is None:
                 return segment, 0
-        outcome = await ex.commit(Plan(tuple(compares), operations, guarded=True), at.path)
+        outcome = await ex.commit(Plan(tuple(compares), operations), at.path)
         if outcome.succeeded:
             return segment, outcome.revision
         await ex.space.caller.wire.sleep(random.uniform(0, _PAUSE))

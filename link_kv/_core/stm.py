@@ -52,6 +52,8 @@ class Transaction:
         self._silent: dict[tuple[bytes, bytes], None] = {}
         """The keys and ranges where no put may have come."""
         self._overlay = Overlay()
+        self._leases: dict[bytes, int] = {}
+        """The markers of lists under a lease that are written because an item was deleted."""
         self.compacted = False
         """Whether the revision that is read was compacted away meanwhile."""
         self.over = False
@@ -144,6 +146,7 @@ class Transaction:
     def write(self, path: str, value: Any) -> None:
         at = self._place(path)
         layer(value, at)  # what cannot be stored is said here, where it was written
+        self._leases.pop(at.marker, None)
         self._overlay.assign(at, copy.deepcopy(value))
 
     async def delete(self, path: str) -> None:
@@ -173,6 +176,7 @@ class Transaction:
         found = await self._read([Get(above.marker) for above in unknown])
         for above, marker in zip(unknown, found, strict=True):
             if marker and marker[0].value == LIST and is_index(at.segments[len(above.segments)]):
+                self._leases[above.marker] = marker[0].lease
                 return above
             self._silent[above.marker, b""] = None
         return None
@@ -187,7 +191,8 @@ class Transaction:
         self._ex.renew()
         operations: list[Operation] = []
         for at, value in writes:
-            operations += plans.delete(at) if value is MISSING else unread(at, layer(value, at))
+            lease = self._leases.get(at.marker, 0)
+            operations += plans.delete(at) if value is MISSING else unread(at, layer(value, at), lease)
         places = [at for at, value in writes if value is not MISSING]
         path = writes[0][0].path
         room = _ROOM - len(self._ex.space.fences)
@@ -234,17 +239,18 @@ class Transaction:
     def _plan(
         self, compares: Sequence[Compare], guard: Guard, operations: Sequence[Operation], reads: Sequence[Get]
     ) -> Plan:
-        operations = (*operations, *guard.operations)
-        put = {op.key for op in operations if isinstance(op, Put)}
-        deleted = {op.key for op in operations if isinstance(op, Delete)}
-        # A second arrival fails when the writes themselves move what is compared.
+        operations = (*plans.in_lists(operations, guard), *guard.operations)
+        compares = (*guard.compares, *compares)
+        written = {op.key for op in operations if isinstance(op, (Put, Delete))}
+        deleted = [(op.key, op.end) for op in operations if isinstance(op, Delete) and op.end]
+        # A second arrival fails when the writes themselves move a key whose revision is compared: that never
+        # comes back, whatever others do. That nothing is there may be true again.
         guarded = any(
-            any(compare.key <= key < compare.end for key in put)
-            if compare.end
-            else compare.key in put or (compare.key in deleted and compare.op != "<")
-            for compare in compares
+            each.key in written or any(start <= each.key < end for start, end in deleted)
+            for each in compares
+            if each.target == "mod" and each.op == "="
         )
-        return Plan((*guard.compares, *compares), operations, reads, guarded=guarded)
+        return Plan(compares, operations, reads, guarded=guarded)
 
     def _there(self) -> tuple[Compare, ...]:
         return tuple(

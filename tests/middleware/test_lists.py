@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from link_kv import EtcdMiddleware
+from link_kv import EtcdMiddleware, get
 from link_kv.errors import ConfigError, ListIndexError, NotATree, NotFound
 from tests.middleware.conftest import Stored
 from tests.values import same
@@ -226,6 +226,57 @@ def test_a_list_that_is_to_expire_still_is_after_deletes_in_it(client: EtcdMiddl
     assert {meta(key).lease_id for key in ("/l/", "/l/1/", "/l/2/", "/l/3")} == {lease}
 
 
+WRITES: dict[str, Any] = {
+    "append": lambda client: client.append("/l", "z"),
+    "append a tree": lambda client: client.append("/l", {"z": [1]}),
+    "append further in": lambda client: client.append("/l/3", "z"),
+    "append where all is one key": lambda client: client.append("/l/3", {"z": 1}),
+    "the next place": lambda client: client.put("/l/4", "z"),
+    "another item": lambda client: client.put("/l/1", "z"),
+    "a tree": lambda client: client.put("/l/1", {"z": []}),
+    "a new key": lambda client: client.put("/l/2/z", 1),
+    "at a revision": lambda client: client.put("/l/1", "z", revision=client.entry("/l/1").revision),
+    "a tree at a revision": lambda client: client.put(
+        "/l/3/1", {"z": 1}, revision=client.entry("/l/3/1").revision
+    ),
+    "create": lambda client: client.create("/l/2/z", 1),
+    "setdefault": lambda client: client.setdefault("/l/4", {"z": 1}),
+    "update": lambda client: client.update({"/l/1": "z", "/l/2/z": 2, "/other": 1}),
+    "large update": lambda client: client.update({f"/l/2/{number}": number for number in range(100)}),
+    "as a list": lambda client: client.tree("/l").insert(0, {"z": 1}),
+    "as a list further in": lambda client: client.tree("/l/3").extend(["y", "z"]),
+    "transaction": lambda client: client.transaction(lambda t: t.__setitem__("/l/1", [t["/l/1"]])),
+    "delete in a transaction": lambda client: client.transaction(lambda t: t.__delitem__("/l/1")),
+    "delete": lambda client: client.delete("/l/3/1"),
+    "item": lambda client: get("l", client=client).describe("4", initial={"z": 1}),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=list(WRITES))
+def test_what_is_written_in_a_list_that_is_to_expire_goes_with_it(client: EtcdMiddleware, write: Any) -> None:
+    client.put("/l", ["a", {"x": 1}, ["b"]], ttl=600)
+    lease = client.entry("/l/1").lease
+    before = client["/l"]
+    write(client)
+    assert client["/l"] != before
+    other = client.etcd3
+    found = list(other.get_prefix(f"{client.prefix}/l/"))
+    other.close()
+    assert {meta.lease_id for _, meta in found if b"/.link/" not in meta.key} == {lease}
+    client["/l"] = ["stays"]
+    assert client.entry("/l/1").lease == 0
+
+
+def test_after_its_list_expired_an_item_begins_a_list_that_stays(client: EtcdMiddleware) -> None:
+    client.put("/l", ["a"], ttl=1)
+    client.append("/l", "b")
+    with client.watch("/l") as changes:
+        gone = next(changes), next(changes)
+        assert {(change.path, change.kind) for change in gone} == {("/l/1", "delete"), ("/l/2", "delete")}
+    assert client.append("/l", "c") == "/l/1"
+    assert client.entry("/l/1").lease == 0
+
+
 @pytest.mark.parametrize("path", ["/l/1", "/l/3", "/l/2/k", "/l/2/new", "/t/l/1/x"])
 @pytest.mark.parametrize("value", [1, {}, {"x": [1]}, ["x"]], ids=repr)
 def test_nothing_below_a_list_expires(client: EtcdMiddleware, stored: Stored, path: str, value: Any) -> None:
@@ -243,6 +294,23 @@ def test_nothing_below_a_list_expires(client: EtcdMiddleware, stored: Stored, pa
             write()
     assert stored() == before
     assert client.put("/t/n", [1, 2], ttl=60)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [{"/l/1": "a", "/l/3": "c"}, {"/l/2": "b"}, {"/l/1/x": "a", "/l/3": "c"}, {"/l/1": "a", "/l/x": "d"}],
+    ids=str,
+)
+def test_a_foreign_list_with_a_gap_is_not_appended_to(
+    client: EtcdMiddleware, foreign: Any, stored: Stored, items: dict[str, str]
+) -> None:
+    foreign({"/l/": "[]", **items})
+    before = stored()
+    with pytest.raises(ListIndexError, match=r"^/l: its marker says list, but item [12] is missing"):
+        client.append("/l", "new")
+    assert stored() == before
+    client["/l"] = list(client["/l"].values())
+    assert client.append("/l", "new") == f"/l/{len(items) + 1}"
 
 
 def test_a_foreign_list_with_a_gap_is_a_dict_and_deletes_as_one(client: EtcdMiddleware, foreign: Any) -> None:

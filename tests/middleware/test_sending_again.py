@@ -41,6 +41,13 @@ USES: dict[str, Any] = {
     "clear": lambda client: client.clear(),
     "list view": lambda client: client.tree("/l").insert(0, "z"),
     "tree view": lambda client: client.tree("/t").clear(),
+    "transaction": lambda client: client.transaction(lambda t: t.__setitem__("/a", t["/a"] + 1)),
+    "transaction over nothing": lambda client: client.transaction(
+        lambda t: t.__setitem__("/new", {"x": t.get("/new", 0)})
+    ),
+    "transaction that deletes": lambda client: client.transaction(
+        lambda t: t.__delitem__("/t") if "/t" in t and "/new" not in t else None
+    ),
     "raw": lambda client: [client.raw.update({client.prefix.encode() + b"/r": b"1"}), client.raw.popitem()],
     "read": lambda client: [
         client["/"],
@@ -53,28 +60,45 @@ USES: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("meanwhile", ["nothing", "all is deleted", "all is put back"])
 @pytest.mark.parametrize("use", USES.values(), ids=list(USES))
 def test_a_request_that_may_be_sent_again_changes_nothing_the_second_time(
-    client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch, use: Any
+    etcd: Any, client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch, use: Any, meanwhile: str
 ) -> None:
+    """Whatever others do between its two arrivals."""
+    other = EtcdMiddleware(endpoints=etcd.endpoints, prefix=client.prefix, timeout=60)
+    raw = other.raw
     client.update({"/a": 1, "/e": {}, "/l": ["a", {"x": 1}, "c"], "/t": {"x": {"y": [1]}, "z": 2}})
     call = client._space.caller.call
     sent = []
 
+    async def send_again(before: dict[bytes, bytes] | None, request: bytes, *more: Any) -> None:
+        changed = before is not None and meanwhile != "nothing"
+        after = dict(raw.items())
+        if changed:
+            other.clear()
+        if changed and meanwhile == "all is put back":
+            raw.update(before or {})
+        again = await call(TXN, request, Repeat.GUARDED, *more)
+        assert not again.succeeded
+        if changed:
+            other.clear()
+            raw.update(after)
+
     async def twice(method: Any, request: bytes, repeat: Any, *more: Any) -> Any:
+        before = dict(raw.items()) if repeat is Repeat.GUARDED else {}
         answer = await call(method, request, repeat, *more)
         if method == TXN:
             sent.append(repeat)
             if repeat is Repeat.READ:
                 assert not writes(messages().TxnRequest.FromString(request))
             elif repeat is Repeat.GUARDED:
-                again = await call(method, request, repeat, *more)
-                assert not again.succeeded
-                assert again.header.revision == answer.header.revision
+                await send_again(before if answer.succeeded else None, request, *more)
         return answer
 
     monkeypatch.setattr(client._space.caller, "call", twice)
-    use(client)
+    with other:
+        use(client)
     assert sent
 
 

@@ -12,6 +12,7 @@ from link_kv._core.operations.reading import missing
 from link_kv._core.operations.writing import layer, not_root, write
 from link_kv.errors import (
     KeyExists,
+    ListIndexError,
     NotATree,
 )
 from link_kv.plan import Get, Plan
@@ -28,13 +29,16 @@ T = TypeVar("T")
 
 
 async def append(ex: Exchange, path: str, value: Any) -> str:
-    """Add an item to a list, made when nothing is there; the path of the item."""
+    """Add an item to a list, made when nothing is there; the path of the item.
+
+    In a list under a lease the item is under it too, so that all of it goes at once.
+    """
     at = ex.place(path)
     not_root(at, "appended to")
     guessed = None
     while True:
-        mod, keys = await _list_at(ex, at)
-        if mod == 0:
+        marker, keys = await _list_at(ex, at)
+        if marker is None:
             item = at.child("1")
             try:
                 await write(ex, at, layer([value], at), 0, 0)
@@ -43,37 +47,56 @@ async def append(ex: Exchange, path: str, value: Any) -> str:
             return item.path
         # Where every item is one key, there are as many items as keys. The transaction checks that; where
         # it did not hold, and not because others append too, the end is looked for.
-        guess = (mod, keys) != guessed
-        guessed = (mod, keys)
-        last = keys if guess else await _last_index(ex, at)
+        guess = (marker.mod_revision, keys) != guessed
+        guessed = (marker.mod_revision, keys)
+        last = keys if guess else await _last_of_all(ex, at)
         item = at.child(str(last + 1))
         lay = layer(value, item)
         flat = lay.flat if lay.stored is None else Flat([(item.key, lay.stored)], [])
-        compares, operations = plans.create(item, flat)
+        compares, operations = plans.create(item, flat, marker.lease)
         if guess and last:
             compares = (plans.present(at.child(str(last)).key), *compares)
-        plan = Plan((plans.unmoved(at.marker, mod), *compares), operations, guarded=True)
+        plan = Plan((plans.unmoved(at.marker, marker.mod_revision), *compares), operations, guarded=True)
         if (await ex.commit(plan, item.path)).succeeded:
             return item.path
 
 
-async def _list_at(ex: Exchange, at: Place) -> tuple[int, int]:
-    """The revision of a list's marker, 0 where nothing is, and how many keys its items have."""
+async def _list_at(ex: Exchange, at: Place) -> tuple[Any, int]:
+    """The marker of a list, None where nothing is, and how many keys its items have."""
     _, (leaf, near, far) = await ex.ask(plans.reads(at, limit=1))
-    mod = _marker(at, leaf.kvs, near.kvs, far.kvs)
-    return mod, near.count + far.count - 1 if mod else 0
+    marker = _marker(at, leaf.kvs, near.kvs, far.kvs)
+    return marker, near.count + far.count - 1 if marker else 0
 
 
-def _marker(at: Place, leaf: Sequence[Any], *below: Sequence[Any]) -> int:
-    """The revision of the marker among what was found at a place, 0 where nothing is."""
+def _marker(at: Place, leaf: Sequence[Any], *below: Sequence[Any]) -> Any:
+    """The marker of a list among what was found at its place, None where nothing is."""
     if leaf:
         raise NotATree(f"{at.path}: holds a value, not a list")
     if not any(below):
-        return 0
+        return None
     first = below[0][0] if below[0] else None
     if first is None or first.key != at.marker or first.value != LIST:
         raise NotATree(f"{at.path}: is a dict, not a list")
-    return int(first.mod_revision)
+    return first
+
+
+async def _last_of_all(ex: Exchange, at: Place) -> int:
+    """The length of a list, of which every key is looked at; 0 also where nothing is.
+
+    Raises `ListIndexError` where others left a gap: an item at its place would show all of them as a list.
+    """
+    _, found = await ex.read([*plans.reads(at, limit=1), *plans.reads(at, keys_only=True)])
+    if _marker(at, *found[:3]) is None:
+        return 0
+    start = len(at.marker)
+    segments = {kv.key[start:].partition(b"/")[0] for kvs in found[4:] for kv in kvs} - {b""}
+    for index in range(1, len(segments) + 1):
+        if str(index).encode() not in segments:
+            raise ListIndexError(
+                f"{at.path}: its marker says list, but item {index} is missing, as others left it: "
+                f"write {at.path}/{index}, or assign the list as a whole"
+            )
+    return len(segments)
 
 
 async def _last_index(ex: Exchange, at: Place) -> int:
@@ -87,13 +110,13 @@ async def _last_index(ex: Exchange, at: Place) -> int:
     while True:
         gets = [get for index in probes for get in plans.reads(at.child(str(index)), keys_only=True, limit=1)]
         _, found = await ex.read([*plans.reads(at, limit=1), *gets])
-        now = _marker(at, *found[:3])
-        if not now:
+        marker = _marker(at, *found[:3])
+        if marker is None:
             return 0
-        if mod and now != mod:
+        if mod and marker.mod_revision != mod:
             probes, low, high, mod = [2**power for power in range(20)], 0, 0, 0
             continue
-        mod = now
+        mod = marker.mod_revision
         for number, index in enumerate(probes):
             if any(found[3 + 3 * number : 6 + 3 * number]):
                 low = max(low, index)
@@ -112,8 +135,8 @@ async def _last_index(ex: Exchange, at: Place) -> int:
 async def length(ex: Exchange, path: str) -> int:
     """The number of items of a list."""
     at = ex.place(path)
-    mod, keys = await _list_at(ex, at)
-    if not mod:
+    marker, keys = await _list_at(ex, at)
+    if marker is None:
         raise missing(path)
     if not keys:
         return 0
@@ -142,8 +165,10 @@ async def edit_list(ex: Exchange, path: str, edit: Callable[[list[Any]], T]) -> 
         guard = plans.resolve([at], found[: len(guards)], revision)
         assert guard is not None
         keys = [kv.key for kv in below]
-        compares, operations = plans.replace(at, flatten(value, at), False, keys, revision)
-        compares = (*guard.compares, plans.unmoved(at.marker, below[0].mod_revision), *compares)
-        plan = Plan(compares, [*operations, *guard.operations], guarded=True)
+        marker = below[0]
+        compares, operations = plans.replace(at, flatten(value, at), False, keys, revision, marker.lease)
+        compares = (*guard.compares, plans.unmoved(at.marker, marker.mod_revision), *compares)
+        operations = [*plans.in_lists(operations, guard), *guard.operations]
+        plan = Plan(compares, operations, guarded=True)
         if (await ex.commit(plan, at.path)).succeeded:
             return result

@@ -28,6 +28,8 @@ from link_kv.tree import (
     Flat,
     Place,
     flatten,
+    is_index,
+    placer,
 )
 
 _UPDATE_UNREAD = 16
@@ -83,7 +85,12 @@ async def guarded(
             assert guard is not None
         compares, operations = make(guard)
         outcome = first or await ex.commit(
-            Plan((*guard.compares, *compares), (*operations, *guard.operations), (*guards, *reads)), path
+            Plan(
+                (*guard.compares, *compares),
+                (*plans.in_lists(operations, guard), *guard.operations),
+                (*guards, *reads),
+            ),
+            path,
         )
         first = None
         if outcome.succeeded:
@@ -160,20 +167,19 @@ async def write(ex: Exchange, at: Place, lay: Layer, revision: int | None, lease
 
 async def _put_at(ex: Exchange, at: Place, lay: Layer, revision: int, lease: int) -> int:
     """Replace a leaf that is still at ``revision``."""
-    operations = (
-        plans.gaps(at, lay.flat, lease) if lay.stored is None else plans.set_leaf(at, lay.stored, lease)
-    )
-    markers = [Get(above.marker) for above in at.ancestors()] if lease else []
-    probe = (*plans.reads(at, limit=2), *markers)
-    if lease:
-        _, found = await ex.read(probe)
-        if any(kv.value == LIST for kvs in found[3:] for kv in kvs):
+    if lease or any(map(is_index, at.segments[1:])):
+        _, found = await ex.read([Get(above.marker) for above in at.ancestors()])
+        lists = [kv for kvs in found for kv in kvs if kv.value == LIST]
+        if lease and lists:
             raise ConfigError(f"{at.path}: ttl= is refused below a list: expiry would leave a gap")
+        lease = lists[-1].lease if lists else lease
+    operations = unread(at, lay, lease)
+    probe = plans.reads(at, limit=2)
     plan = Plan((plans.unmoved(at.key, revision),), operations, probe, guarded=True)
     outcome = await ex.commit(plan, at.path)
     if outcome.succeeded:
         return outcome.revision
-    leaf, *below = outcome.found()[:3]
+    leaf, *below = outcome.found()
     if leaf:
         raise Conflict(f"{at.path}: is at revision {leaf[0].mod_revision}, not {revision}")
     kvs = [kv for part in below for kv in part]
@@ -193,9 +199,7 @@ async def _put_over_empty(ex: Exchange, at: Place, lay: Layer, revision: int, le
     compares = [plans.unmoved(at.marker, revision), plans.absent(at.key)]
     after = at.marker + b"\0"
     compares += (plans.absent(after, at.housekeeping[0]), plans.absent(*at.visible[1]))
-    operations = (
-        plans.gaps(at, lay.flat, lease) if lay.stored is None else plans.set_leaf(at, lay.stored, lease)
-    )
+    operations = unread(at, lay, lease)
     outcome = await ex.commit(Plan(tuple(compares), operations, guarded=True), at.path)
     if not outcome.succeeded:
         raise Conflict(f"{at.path}: has moved on from revision {revision}")
@@ -212,9 +216,12 @@ async def _replace(ex: Exchange, at: Place, flat: Flat, lease: int) -> int:
         assert guard is not None
         _no_ttl_in_list(guard, lease, at.path)
         leaf, below = found[len(guards) :]
-        compares, operations = plans.replace(at, flat, bool(leaf), [kv.key for kv in below], revision, lease)
-        plan = Plan((*guard.compares, *compares), [*operations, *guard.operations], guarded=True)
-        outcome = await ex.commit(plan, at.path)
+        keys = [kv.key for kv in below]
+        compares, operations = plans.replace(at, flat, bool(leaf), keys, revision, lease)
+        key = at.key if leaf else plans.touched(at, flat, keys)
+        compares = (*guard.compares, *compares, *_as_found(key, [leaf, below]))
+        operations = [*plans.in_lists(operations, guard), *guard.operations]
+        outcome = await ex.commit(Plan(compares, operations, guarded=key is not None), at.path)
         if outcome.succeeded:
             return outcome.revision
     # Others write here faster than we read and write: leave reading out.
@@ -280,7 +287,7 @@ def pairs(other: Any, names: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 async def update(ex: Exchange, assignments: Sequence[tuple[str, Any]]) -> int:
     """Write the pairs as one transaction, as a dict would take them in order; the revision, 0 for none."""
-    writes = [(at, layer(value, at)) for at, value in fold(assignments, ex.place)]
+    writes = [(at, layer(value, at)) for at, value in fold(assignments, placer(ex.space.prefix))]
     if not writes:
         return 0
     places = [at for at, _ in writes]
@@ -306,15 +313,19 @@ async def update(ex: Exchange, assignments: Sequence[tuple[str, Any]]) -> int:
         if too_many:
             break  # what is there dwarfs what is written
         operations: list[Operation] = []
+        key = None
         for (at, lay), (leaf, below) in zip(writes, _below(places, keys), strict=True):
             if lay.stored is not None:
                 operations.append(Put(at.key, lay.stored))
                 operations += [Delete(at.marker, at.end)] if below else []
             else:
                 operations += plans.replace(at, lay.flat, leaf, below, revision)[1]
-        compares = (*guard.compares, *(plans.quiet(start, end, revision) for start, end in ranges))
-        plan = Plan(compares, [*operations, *guard.operations], guarded=True)
-        outcome = await ex.commit(plan, places[0].path)
+            if key is None:
+                key = at.key if leaf else plans.touched(at, lay.flat, below)
+        silent = (plans.quiet(start, end, revision) for start, end in ranges)
+        compares = (*guard.compares, *silent, *_as_found(key, found[len(guards) :]))
+        operations = [*plans.in_lists(operations, guard), *guard.operations]
+        outcome = await ex.commit(Plan(compares, operations, guarded=key is not None), places[0].path)
         if outcome.succeeded:
             return outcome.revision
     try:
@@ -325,13 +336,20 @@ async def update(ex: Exchange, assignments: Sequence[tuple[str, Any]]) -> int:
         return await update(ex, assignments)
 
 
+def _as_found(key: bytes | None, found: Sequence[Sequence[Any]]) -> Sequence[plans.Compare]:
+    """That a key is as it was found."""
+    if key is None:
+        return ()
+    return [plans.unmoved(key, kv.mod_revision) for kvs in found for kv in kvs if kv.key == key][:1]
+
+
 def _blind(writes: Sequence[tuple[Place, Layer]]) -> list[Operation]:
     return [operation for at, lay in writes for operation in unread(at, lay)]
 
 
-def unread(at: Place, lay: Layer) -> Sequence[Operation]:
+def unread(at: Place, lay: Layer, lease: int = 0) -> Sequence[Operation]:
     """A replacement of whatever is at a place, without looking first."""
-    return plans.gaps(at, lay.flat) if lay.stored is None else plans.set_leaf(at, lay.stored)
+    return plans.gaps(at, lay.flat, lease) if lay.stored is None else plans.set_leaf(at, lay.stored, lease)
 
 
 async def _update_unread(ex: Exchange, places: Sequence[Place], operations: Sequence[Operation]) -> int:
@@ -350,13 +368,14 @@ def _span(places: Sequence[Place]) -> tuple[bytes, bytes]:
     return key + b"/", key + b"0"
 
 
-def _below(places: Sequence[Place], keys: list[bytes]) -> list[tuple[bool, list[bytes]]]:
+def _below(places: Sequence[Place], keys: Sequence[bytes]) -> list[tuple[bool, list[bytes]]]:
     """For each place: whether its leaf is among the sorted keys, and the keys below it."""
+    leaves = {at.key for at in places}
+    found = leaves.intersection(keys)
+    deeper = [key for key in keys if key not in leaves]  # no place is above another
     result = []
     for at in places:
-        start = bisect_left(keys, at.key)
-        leaf = start < len(keys) and keys[start] == at.key
-        first = bisect_left(keys, at.marker, start)
-        below = first < len(keys) and keys[first] < at.end
-        result.append((leaf, keys[first : bisect_left(keys, at.end, first)] if below else []))
+        first = bisect_left(deeper, at.marker) if deeper else 0
+        below = first < len(deeper) and deeper[first] < at.end
+        result.append((at.key in found, deeper[first : bisect_left(deeper, at.end, first)] if below else []))
     return result
