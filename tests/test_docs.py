@@ -7,6 +7,7 @@ and how, is said in CONTRIBUTING.md.
 from __future__ import annotations
 
 import doctest
+import logging
 import os
 import re
 import subprocess
@@ -78,6 +79,8 @@ def test_examples_of(
     finally:
         for client in clients.values():
             client.close()
+        for name in [name for name in logging.root.manager.loggerDict if name.startswith("link_kv")]:
+            logging.getLogger(name).setLevel(logging.NOTSET)  # what a page has set is not for other tests
 
 
 def test_the_links_of_the_top_pages_lead_somewhere() -> None:

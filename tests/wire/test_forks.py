@@ -27,7 +27,7 @@ def fork(work, leave=os._exit):
     # A child in which something hangs or crashes is seen by its status.
     pid = os.fork()
     if pid == 0:
-        signal.alarm(20)
+        signal.alarm(60)
         try:
             work()
         except BaseException as error:
