@@ -9,7 +9,8 @@
     )
     class Server: ...
 
-Its parameter ``port`` lives at ``/myproject/my.conf/MYCONF/port``. Needs the extra ``link_kv[conf]``.
+Its parameter ``port`` lives at ``/myproject/my.conf/MYCONF/port``. `watch` lets it follow etcd while the
+program runs. Needs the extra ``link_kv[conf]``.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from datetime import datetime, timezone
+from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 try:
@@ -40,11 +43,16 @@ except ModuleNotFoundError as error:
     raise ImportError("link_kv.driver needs b3j0f.conf: pip install 'link_kv[conf]'") from error
 
 from link_kv._core import conf_tree, last_known
+from link_kv._core.applied import TTL
 from link_kv._core.calls import run
 from link_kv._core.conf_parameters import declared_in, parameter, text_of_parameter
+from link_kv._core.conf_reload import Reload, Trial, caught_up, find, trying
 from link_kv._core.conf_tree import Stored
+from link_kv._core.reload import SETTLE
 from link_kv.errors import ConfigError, LinkKVError, Unavailable
+from link_kv.live import hub_of
 from link_kv.middleware import EtcdMiddleware
+from link_kv.sessions import Session
 from link_kv.tree import encode_name, place
 
 __all__ = [
@@ -55,12 +63,13 @@ __all__ = [
     "Configuration",
     "EtcdConfDriver",
     "Parameter",
+    "Reload",
     "Source",
     "applyconfiguration",
     "category",
     "configuration",
+    "watch",
 ]
-
 _log = logging.getLogger(__name__)
 
 _in_force: ContextVar[bool] = ContextVar("link_kv_conf_in_force", default=False)
@@ -107,6 +116,9 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
     by a `getconf` of this driver. The instances of a decorated class, and the calls of a decorated function,
     take what was read last; as long as that is nothing, they look again.
 
+    A client that the driver has made is its own: `close` closes it, and so does leaving the driver as a
+    context manager. One that it was given is its giver's to close.
+
     Thread-safe. After a disconnect the next read connects again.
     """
 
@@ -125,6 +137,7 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
         self.expressions = expressions
         self.offline = offline
         self._client = client
+        self._own = client is None
         self._lock = threading.Lock()
         self._reads: dict[str, _Read] = {}
         self._good: dict[tuple[str, str, str], str] = {}
@@ -184,6 +197,9 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
         ]
 
     def _getconf(self, rscpath: str, logger: Any = None, conf: Any = None) -> Any:
+        trial = trying.get()
+        if trial is not None and rscpath in trial.stored:
+            return self._tried(rscpath, conf, trial)
         read = self._reads.get(rscpath) if _in_force.get() else None
         if read is None or not read.stored.categories:
             read = self._read(rscpath, logger)
@@ -191,17 +207,37 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
             self._report(rscpath, read.stored.problems, logger)
             return None
         problems = dict(read.stored.problems)
-        result = Configuration()
-        for cname, texts in read.stored.categories.items():
-            result[cname] = found = Category(name=cname)
-            for name, text in texts.items():
-                applied = self._parameter(conf, rscpath, cname, name, text, problems)
-                if applied is not None:
-                    found[applied.name] = applied
+        result = self._configuration(conf, rscpath, read.stored, problems, self._good)
         if self.expressions:
             _evaluate(conf, rscpath, result, problems)
         self._report(rscpath, problems, logger)
         return result
+
+    def _configuration(
+        self,
+        conf: Any,
+        path: str,
+        stored: Stored,
+        problems: dict[str, str],
+        good: dict[tuple[str, str, str], str],
+    ) -> Any:
+        result = Configuration()
+        for cname, texts in stored.categories.items():
+            result[cname] = found = Category(name=cname)
+            for name, text in texts.items():
+                applied = self._parameter(conf, (path, cname, name), text, problems, good)
+                if applied is not None:
+                    found[applied.name] = applied
+        return result
+
+    def _tried(self, path: str, conf: Any, trial: Trial) -> Any:
+        """What a configuration would come to; nothing of it is remembered."""
+        stored = trial.stored[path]
+        trial.problems.update(stored.problems)
+        result = self._configuration(conf, path, stored, trial.problems, {})
+        if self.expressions:
+            _evaluate(conf, path, result, trial.problems)
+        return result if stored.categories else None
 
     def _setconf(self, conf: Any, resource: object, rscpath: str) -> None:
         path = place(rscpath).path
@@ -214,6 +250,28 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
                 texts[of_category.name][name] = text_of_parameter(each, where, expressions=self.expressions)
         run(conf_tree.write(self._connected()._exchange(), path, texts))
         self._reads.pop(path, None)
+
+    # Life
+
+    def close(self) -> None:
+        """Close the client that this driver has made, and with it what `watch` follows through it.
+
+        Does nothing to a client that it was given. May be called twice; the next read makes another client.
+        """
+        with self._lock:
+            client = self._client if self._own else None
+            if self._own:
+                self._client = None
+        if client is not None:
+            client.close()
+
+    def __enter__(self) -> EtcdConfDriver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     # What is known
 
@@ -259,6 +317,21 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
             self._save(read, before, logger)
         return read
 
+    def _take(self, path: str, stored: Stored) -> None:
+        """Let what is made from now on have a configuration that is in force."""
+        now = datetime.now(timezone.utc)
+        read = _Read(stored, Source(path, stored.revision, now, False), time.monotonic())
+        with self._lock:
+            before = self._reads.get(path)
+            self._reads[path] = read
+            self._problems[path] = {}
+            self._reported.pop(path, None)
+        for cname, texts in stored.categories.items():
+            for name, text in texts.items():
+                self._good[path, cname, name] = text
+        if self.offline == "cache":
+            self._save(read, before, None)
+
     def _last_known(self, path: str, error: Unavailable, began: float) -> _Read:
         before = self._reads.get(path)
         if before is not None:
@@ -289,23 +362,28 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
     # Applying
 
     def _parameter(
-        self, conf: Any, path: str, cname: str, name: str, text: str, problems: dict[str, str]
+        self,
+        conf: Any,
+        key: tuple[str, str, str],
+        text: str,
+        problems: dict[str, str],
+        good: dict[tuple[str, str, str], str],
     ) -> Any:
         """The parameter for a text, or for the last good one before it; None when there is neither."""
+        _, cname, name = key
         declared = declared_in(conf, cname, name)
-        key = (path, cname, name)
         try:
             found = parameter(declared, name, text, expressions=self.expressions)
         except ValueError as error:
             problems[_path(*key)] = str(error)
-            if key not in self._good:
+            if key not in good:
                 return None
             try:
-                found = parameter(declared, name, self._good[key], expressions=self.expressions)
+                found = parameter(declared, name, good[key], expressions=self.expressions)
             except ValueError:
                 return None  # it was good for another type; what is in etcd has been reported
         else:
-            self._good[key] = text
+            good[key] = text
         if conf is not None and declared is None:
             found.local = False  # so that foreigns=False leaves it out
         return found
@@ -340,12 +418,76 @@ def _evaluate(conf: Any, path: str, result: Any, problems: dict[str, str]) -> No
                 del found[each.name]
 
 
+def watch(
+    configurable: Any,
+    *,
+    on_change: Callable[[Mapping[str, Any]], object] | None = None,
+    on_error: Callable[[LinkKVError], object] | None = None,
+    settle: float = SETTLE,
+) -> Reload:
+    """Let what a `Configurable` has configured follow etcd, while the program runs.
+
+    Args:
+        configurable: the `Configurable`, or a class, function or instance that one has decorated. One of its
+            drivers is an `EtcdConfDriver`.
+        on_change: called as ``on_change(current)`` when a new configuration is in force, with the values by
+            the names of parameters.
+        on_error: called as ``on_error(error)``, a `ConfigError`, once for each bad value, and with what ended
+            the following, such as `AccessDenied`.
+        settle: seconds for which changes are gathered, from the first one on, before they are put in force as
+            one.
+
+    A configuration is put in force only as a whole: while one parameter does not fit, the last good one
+    stays. Where there is none yet, as when a program starts on a bad one, the parameters that fit are
+    applied, as without `watch`. The attributes of instances are set in one step; a parameter that is deleted
+    goes back to its default. Read what belongs together from ``reload.current``, which is of one revision.
+    Classes, and what ``decosub=False`` leaves alone, are not changed; new instances and calls take what is in
+    force.
+
+    Callbacks run in a thread of the client's, one after the other; what they raise is logged. They may block,
+    write and close.
+
+    Raises `ConfigError` for what no single `EtcdConfDriver` reads; `Unavailable` when etcd does not answer,
+    or with ``offline='cache'`` begins with the last known one and goes on once it does; `AccessDenied`.
+
+    While it lives, ``link-kv config status PATH`` shows this process and its revision.
+    """
+    found = [
+        each for each in find(configurable) if any(isinstance(one, EtcdConfDriver) for one in each.drivers)
+    ]
+    if len(found) != 1:
+        raise ConfigError(
+            f"configurable={configurable!r}: {len(found)} of its configurables have an EtcdConfDriver; pass "
+            "the Configurable that is to be followed"
+        )
+    drivers = [each for each in found[0].drivers if isinstance(each, EtcdConfDriver)]
+    if len(drivers) != 1:
+        raise ConfigError(
+            f"configurable={configurable!r}: has {len(drivers)} drivers of etcd; watch follows one"
+        )
+    [driver] = drivers
+    paths = [rscpath for path in found[0].paths for rscpath in driver.rscpaths(path)]
+    if not paths:
+        raise ConfigError(f"configurable={configurable!r}: names no path in etcd")
+    client = driver._connected()
+    for path in paths:
+        conf_tree.place_of(client._exchange(), path)
+    reload = Reload(
+        hub_of(client), found[0], driver, paths, on_change=on_change, on_error=on_error, settle=settle
+    )
+    reload.start(
+        lambda: Session(client, TTL, renew=True)._lease, client._at_close, offline=driver.offline == "cache"
+    )
+    return reload
+
+
 def _read_only_to_apply() -> None:
     """Let b3j0f's `Configurable` read when it decorates and applies, and not when it instantiates and calls.
 
     It calls its `getconf` for all four: with arguments to apply, and without for the other three.
     """
     read, decorate = Configurable.getconf, Configurable._bind_target
+    intercept = Configurable._interception
 
     @functools.wraps(read)
     def getconf(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -363,7 +505,13 @@ def _read_only_to_apply() -> None:
         finally:
             _decorating.reset(token)
 
+    @functools.wraps(intercept)
+    def interception(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with caught_up(self):
+            return intercept(self, *args, **kwargs)
+
     Configurable.getconf, Configurable._bind_target = getconf, bind_target
+    Configurable._interception = interception
 
 
 _read_only_to_apply()

@@ -14,6 +14,7 @@ from link_kv._core.conf_text import Array, text_of, value_of
 
 _INFERRED = (bool, int, float, list, tuple, dict, set, frozenset)
 _PYTHONS_OWN = re.compile(r"__.*__", re.DOTALL)
+_SIMPLE = re.compile(Parameter.PARAM_NAME_REGEX)
 _EXPRESSION = re.compile(r"=|.*[%@]", re.DOTALL)
 
 
@@ -53,7 +54,7 @@ def declared_type(declared: Any) -> Any:
 
 def declared_in(conf: Any, cname: str, name: str) -> Any:
     """The parameter that a configuration declares for a name, in the category or, as b3j0f has it, in any."""
-    key = _key(name)
+    key = key_of(name)
     if conf is None or not any(key in category for category in conf.values()):
         return None
     return conf[cname][key] if key in conf.get(cname, ()) else conf.param(pname=key)
@@ -76,7 +77,7 @@ def parameter(declared: Any, name: str, text: str, *, expressions: bool) -> Any:
         # Without a scope of its own b3j0f cannot evaluate it for another that refers to it.
         scope = {} if declared.scope is None else declared.scope
         return declared.copy(svalue=text, value=None, scope=scope, parser=_own_parser(declared), error=None)
-    value = _read(declared, text)
+    value = read(declared, text)
     # A text whose value is None must not be left for others to read again.
     kept = None if value is None else text
     return declared.copy(svalue=kept, value=value, parser=Literal(text, _own_parser(declared)), error=None)
@@ -103,8 +104,10 @@ def text_of_parameter(parameter: Any, path: str, *, expressions: bool) -> str | 
     return text_of(value, plain(parameter.ptype), path)
 
 
-def _key(name: str) -> Any:
+def key_of(name: str) -> Any:
     """The key of a parameter in its category: its name, or the pattern that b3j0f made of it."""
+    if _SIMPLE.fullmatch(name):
+        return name
     try:
         return Parameter(name=name).name
     except (re.error, OverflowError, RecursionError):
@@ -118,7 +121,7 @@ def _own_parser(declared: Any) -> Any:
     return parser
 
 
-def _read(declared: Any, text: str) -> Any:
+def read(declared: Any, text: str) -> Any:
     """The value of a text for a declared parameter. Raises `ValueError`."""
     parser, ptype = _own_parser(declared), declared.ptype
     if parser is parse:
@@ -140,6 +143,6 @@ def _read(declared: Any, text: str) -> Any:
 
 def _reads_as(declared: Any, text: str, value: Any) -> bool:
     try:
-        return bool(_read(declared, text) == value)
+        return bool(read(declared, text) == value)
     except ValueError:
         return False

@@ -21,9 +21,12 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from link_kv._core.applied import Acknowledger
+from link_kv._core.calls import run
 from link_kv._core.consumer import Consumer, State
+from link_kv._core.exchange import Exchange
 from link_kv._core.replica import Batch, Held
-from link_kv.errors import Closed, ConfigError, LinkKVError
+from link_kv.errors import Closed, ConfigError, LinkKVError, Unavailable
+from link_kv.plan import Get
 from link_kv.tree import Place
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ _Content = list[dict[bytes, bytes]]
 
 SETTLE = 0.05
 """Seconds for which changes are gathered, from the first one on."""
+_AGAIN = 1.0
+"""Seconds after which an etcd that was down at the beginning is tried again."""
 
 
 class Tree(NamedTuple):
@@ -133,7 +138,7 @@ class Following(Generic[T]):
         self._problems: Mapping[str, str] = MappingProxyType({})
         self._reported: set[tuple[str, object]] = set()
         self._content: _Content | None = None
-        self._revisions: list[int] = []
+        self._revisions = [0] * len(self._listeners)
         self._rejected: _Content | None = None
         self._acknowledger: Acknowledger | None = None
         self._at_close: list[Callable[[], object]] = []
@@ -157,26 +162,37 @@ class Following(Generic[T]):
         """What in the last one that was built is not from etcd, and where it is from."""
         return {}
 
+    def _fallback(self, trees: list[Tree] | None) -> T:
+        """What is in force until a first configuration validates; ``trees`` is None where etcd is down.
+
+        Raises `NotImplementedError` when there is nothing to begin with.
+        """
+        raise NotImplementedError
+
     def _begin(
-        self, open_lease: Callable[[], Lease[Any]], schema: dict[str, Any] | None, at_close: list[Any]
+        self,
+        open_lease: Callable[[], Lease[Any]],
+        schema: dict[str, Any] | None,
+        at_close: list[Any],
+        *,
+        offline: bool = False,
     ) -> None:
         """Put in force what is there, and follow it. ``at_close`` is what the client does when it is closed.
 
-        Raises `ConfigError` when it does not validate, and what watching raises.
+        With ``offline`` an etcd that is down is waited for later. Raises `ConfigError` when what is there
+        does not validate, and what watching raises.
         """
+        trees: list[Tree] | None = None
+        problems: Mapping[str, str] = {}
         try:
-            for listener in self._listeners:
-                self._hub.join(listener, listener.at, prime=False)
-            with self._hub.changed:
-                self._dirty = False
-                trees = [listener.take() for listener in self._listeners]
             try:
-                current = self._checked(trees)
-            except Invalid as invalid:
-                reasons = "; ".join(f"{path}: {reason}" for path, reason in invalid.problems.items())
-                raise ConfigError(reasons) from (invalid.__cause__ or invalid)
-            self._put_in_force(trees, current)
-            self._swap(current, trees)
+                trees = self._join()
+            except Unavailable:
+                if not offline:
+                    raise
+                self._now = _Now(self._fallback(None), 0)
+            else:
+                problems = self._first(trees)
         except BaseException:
             self._leave()
             raise
@@ -186,7 +202,59 @@ class Following(Generic[T]):
         if not _following:
             atexit.register(_close_all)
         _following.add(self)
-        self._acknowledge(trees, "applied", "")
+        if trees is None:
+            self._hub.dispatcher.schedule(self._join_later)
+            return
+        if problems:
+            self._reject(trees, [tree.content for tree in trees], problems)
+        else:
+            self._acknowledge(trees, "applied", "")
+        self._look_again()
+
+    def _first(self, trees: list[Tree]) -> Mapping[str, str]:
+        """Put in force what is there at the beginning, or what there is instead; then why."""
+        try:
+            current = self._checked(trees)
+        except Invalid as invalid:
+            try:
+                self._now = _Now(self._fallback(trees), 0)
+            except NotImplementedError:
+                reasons = "; ".join(f"{path}: {reason}" for path, reason in invalid.problems.items())
+                raise ConfigError(reasons) from (invalid.__cause__ or invalid)
+            return invalid.problems
+        self._put_in_force(trees, current)
+        self._swap(current, trees)
+        return {}
+
+    def _join(self) -> list[Tree]:
+        """Listen to all paths; what is there. Raises what watching raises."""
+        for listener in self._listeners:
+            if listener.feed is None:
+                self._hub.join(listener, listener.at, prime=False)
+        with self._hub.changed:
+            self._dirty = False
+            return [listener.take() for listener in self._listeners]
+
+    def _join_later(self) -> float | None:
+        """Listen once etcd is there."""
+        if self._closed:
+            return None
+        try:
+            # Asked first, since each attempt to watch is logged.
+            run(Exchange(self._hub._space).range(Get(self._listeners[0].at.key)))
+            trees = self._join()
+        except Unavailable:
+            return time.monotonic() + _AGAIN
+        except LinkKVError as error:
+            with self._hub.changed:
+                self._lose(error)
+            return None
+        self._consider(trees)
+        self._look_again()
+        return None
+
+    def _look_again(self) -> None:
+        """From now on changes are looked at; and at once, when there are any."""
         with self._hub.changed:
             self._scheduled = self._dirty
             if self._dirty:
@@ -327,7 +395,8 @@ class Following(Generic[T]):
 
     def _message(self, problems: Mapping[str, str], trees: list[Tree]) -> str:
         reasons = "; ".join(f"{path}: {reason}" for path, reason in problems.items())
-        return f"revision {_revision(trees)} is rejected, {self.revision} stays in force: {reasons}"
+        kept = self.revision or "what the program declares"
+        return f"revision {_revision(trees)} is rejected, {kept} stays in force: {reasons}"
 
     def _acknowledge(self, trees: list[Tree], state: str, message: str) -> None:
         assert self._acknowledger is not None
