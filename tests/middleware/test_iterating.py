@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware
+from link_kv._core.calls import RANGE
 from link_kv._core.operations import PAGE
+from link_kv._core.revived import messages
 from link_kv.errors import NotFound, RevisionError
 
 VALUE = {
@@ -83,6 +85,35 @@ def test_an_empty_client_has_nothing_to_iterate(client: EtcdMiddleware) -> None:
     client["/a"] = None
     assert client
     assert len(client) == 1
+
+
+@pytest.mark.parametrize(
+    "value", [{}, {"/a": 1}, {"/a/b": {}}, {f"/{number}": number for number in range(99)}], ids=len
+)
+def test_whether_there_is_anything_takes_one_range_with_a_limit(
+    client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch, value: dict[str, Any]
+) -> None:
+    client.update(value)
+    assert client["/"] is not None
+    call = client._space.caller.call
+    sent: list[Any] = []
+
+    async def listen(method: Any, request: bytes, *more: Any) -> Any:
+        sent.append((method, messages().RangeRequest.FromString(request).limit))
+        return await call(method, request, *more)
+
+    monkeypatch.setattr(client._space.caller, "call", listen)
+    assert bool(client) == bool(value)
+    assert sent == [(RANGE, 8)]
+
+
+def test_housekeeping_of_any_amount_is_nothing(client: EtcdMiddleware) -> None:
+    for number in range(30):
+        client.raw[f"{client.prefix}/.link/services/{number}".encode()] = b"x"
+        client.raw[f"{client.prefix}/a/.link/{number}".encode()] = b"x"
+    assert not client
+    client["/z"] = 1
+    assert client
 
 
 def test_items_and_values_can_be_asked_for_their_members(filled: EtcdMiddleware) -> None:

@@ -148,13 +148,15 @@ def leaf_value(leaf: Leaf) -> Any:
 
 async def any_leaf(ex: Exchange, at: Place, revision: int = 0, *, below: bool = False) -> bool:
     """Whether anything visible is in a tree; ``below`` leaves out its own marker."""
-    _, found = await ex.read([Get(start, end, 8, revision=revision) for start, end in at.visible])
-    kvs = [kv for part in found for kv in part]
+    # One Range over all, housekeeping included, of which there is hardly ever more.
+    page = await ex.range(Get(at.marker, at.end, 8, revision=revision))
+    hidden_from, hidden_to = at.housekeeping
+    kvs = [kv for kv in page.kvs if not hidden_from <= kv.key < hidden_to]
     if any(not below or leaf.path != at.path for leaf in leaves(kvs, at)):
         return True
-    if all(len(part) < 8 for part in found):
+    if not page.more:
         return False
-    async for leaf in scan(ex, at, revision):
+    async for leaf in scan(ex, at, revision, first=8):
         if not below or leaf.path != at.path:
             return True
     return False
