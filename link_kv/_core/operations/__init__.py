@@ -40,6 +40,10 @@ from link_kv._core.operations.reading import (
     scan,
     value_found,
 )
+from link_kv._core.operations.updating import (
+    pairs,
+    update,
+)
 from link_kv._core.operations.writing import (
     LOST_BEFORE_GAPS,
     Layer,
@@ -48,11 +52,9 @@ from link_kv._core.operations.writing import (
     guarded,
     layer,
     not_root,
-    pairs,
     put,
     setdefault,
     unread,
-    update,
     write,
 )
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from link_kv import plan as plans
 from link_kv._core.exchange import Exchange, Outcome, new_lease_id
-from link_kv._core.fold import fold
-from link_kv._core.operations.reading import PAGE, value_found
+from link_kv._core.operations.reading import value_found
 from link_kv.codec import encode
 from link_kv.errors import (
     ConfigError,
@@ -21,7 +19,7 @@ from link_kv.errors import (
     RevisionError,
     TooLarge,
 )
-from link_kv.plan import Delete, Get, Guard, Operation, Plan, Put
+from link_kv.plan import Get, Guard, Operation, Plan
 from link_kv.tree import (
     LIST,
     MISSING,
@@ -29,12 +27,7 @@ from link_kv.tree import (
     Place,
     flatten,
     is_index,
-    placer,
 )
-
-_UPDATE_UNREAD = 16
-"""Up to this many pairs, an update deletes below each leaf unseen, or looks at each place by itself."""
-
 
 LOST_BEFORE_GAPS = 2
 """How often a replacement may lose the race between its read and its write."""
@@ -219,7 +212,7 @@ async def _replace(ex: Exchange, at: Place, flat: Flat, lease: int) -> int:
         keys = [kv.key for kv in below]
         compares, operations = plans.replace(at, flat, bool(leaf), keys, revision, lease)
         key = at.key if leaf else plans.touched(at, flat, keys)
-        compares = (*guard.compares, *compares, *_as_found(key, [leaf, below]))
+        compares = (*guard.compares, *compares, *as_found(key, [leaf, below]))
         operations = [*plans.in_lists(operations, guard), *guard.operations]
         outcome = await ex.commit(Plan(compares, operations, guarded=key is not None), at.path)
         if outcome.succeeded:
@@ -274,108 +267,13 @@ async def setdefault(ex: Exchange, path: str, value: Any) -> Any:
     return value if existing is MISSING else existing
 
 
-def pairs(other: Any, names: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What ``dict.update`` would take, in order."""
-    if isinstance(other, Mapping):
-        given = list(other.items())
-    elif hasattr(other, "keys"):
-        given = [(key, other[key]) for key in other.keys()]  # noqa: SIM118
-    else:
-        given = [(key, value) for key, value in other]
-    return given + list(names.items())
-
-
-async def update(ex: Exchange, assignments: Sequence[tuple[str, Any]]) -> int:
-    """Write the pairs as one transaction, as a dict would take them in order; the revision, 0 for none."""
-    writes = [(at, layer(value, at)) for at, value in fold(assignments, placer(ex.space.prefix))]
-    if not writes:
-        return 0
-    places = [at for at, _ in writes]
-    few = len(writes) <= _UPDATE_UNREAD
-    if few:
-        blind = _blind(writes)
-        if len(blind) <= plans.MAX_COMPARES:
-            return await _update_unread(ex, places, blind)
-    guards = plans.guard_reads(places)
-    ranges = [_span(places)]
-    if few:
-        ranges = [each for at in places for each in ((at.key, b""), (at.marker, at.end))]
-    limit = 0 if few else 4 * sum(len(lay.flat.pairs) + 1 for _, lay in writes) + PAGE
-    reads = [Get(start, end, limit, keys_only=True) for start, end in ranges]
-    too_many = False
-    for _ in range(LOST_BEFORE_GAPS):
-        revision, found = await ex.read([*guards, *reads])
-        room = plans.MAX_COMPARES - len(ranges)
-        guard = plans.resolve(places, found[: len(guards)], revision, room)
-        assert guard is not None
-        keys = sorted(kv.key for kvs in found[len(guards) :] for kv in kvs)
-        too_many = 0 < limit <= len(keys)
-        if too_many:
-            break  # what is there dwarfs what is written
-        operations: list[Operation] = []
-        key = None
-        for (at, lay), (leaf, below) in zip(writes, _below(places, keys), strict=True):
-            if lay.stored is not None:
-                operations.append(Put(at.key, lay.stored))
-                operations += [Delete(at.marker, at.end)] if below else []
-            else:
-                operations += plans.replace(at, lay.flat, leaf, below, revision)[1]
-            if key is None:
-                key = at.key if leaf else plans.touched(at, lay.flat, below)
-        silent = (plans.quiet(start, end, revision) for start, end in ranges)
-        compares = (*guard.compares, *silent, *_as_found(key, found[len(guards) :]))
-        operations = [*plans.in_lists(operations, guard), *guard.operations]
-        outcome = await ex.commit(Plan(compares, operations, guarded=key is not None), places[0].path)
-        if outcome.succeeded:
-            return outcome.revision
-    try:
-        return await _update_unread(ex, places, _blind(writes))
-    except TooLarge:
-        if too_many:
-            raise
-        return await update(ex, assignments)
-
-
-def _as_found(key: bytes | None, found: Sequence[Sequence[Any]]) -> Sequence[plans.Compare]:
+def as_found(key: bytes | None, found: Sequence[Sequence[Any]]) -> Sequence[plans.Compare]:
     """That a key is as it was found."""
     if key is None:
         return ()
     return [plans.unmoved(key, kv.mod_revision) for kvs in found for kv in kvs if kv.key == key][:1]
 
 
-def _blind(writes: Sequence[tuple[Place, Layer]]) -> list[Operation]:
-    return [operation for at, lay in writes for operation in unread(at, lay)]
-
-
 def unread(at: Place, lay: Layer, lease: int = 0) -> Sequence[Operation]:
     """A replacement of whatever is at a place, without looking first."""
     return plans.gaps(at, lay.flat, lease) if lay.stored is None else plans.set_leaf(at, lay.stored, lease)
-
-
-async def _update_unread(ex: Exchange, places: Sequence[Place], operations: Sequence[Operation]) -> int:
-    outcome, _ = await guarded(ex, places, lambda guard: ((), operations))
-    return outcome.revision
-
-
-def _span(places: Sequence[Place]) -> tuple[bytes, bytes]:
-    """The range of the smallest tree that holds all the places."""
-    first, last = min(place.segments for place in places), max(place.segments for place in places)
-    common = 0
-    while common < min(len(first), len(last)) - 1 and first[common] == last[common]:
-        common += 1
-    prefix = places[0].prefix
-    key = prefix + "".join("/" + segment for segment in first[:common]).encode()
-    return key + b"/", key + b"0"
-
-
-def _below(places: Sequence[Place], keys: Sequence[bytes]) -> list[tuple[bool, list[bytes]]]:
-    """For each place: whether its leaf is among the sorted keys, and the keys below it."""
-    leaves = {at.key for at in places}
-    found = leaves.intersection(keys)
-    deeper = [key for key in keys if key not in leaves]  # no place is above another
-    result = []
-    for at in places:
-        first = bisect_left(deeper, at.marker) if deeper else 0
-        below = first < len(deeper) and deeper[first] < at.end
-        result.append((at.key in found, deeper[first : bisect_left(deeper, at.end, first)] if below else []))
-    return result
