@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from link_kv._core.calls import run
 from link_kv._core.consumer import State, Stats
 from link_kv._core.replica import Batch, Change, Held, value_of
-from link_kv._core.settle import Settling
+from link_kv._core.settle import Settling, wait_until
 from link_kv._core.takers import Callbacks, Iteration
 from link_kv._core.watcher import Feed, Hub
 from link_kv.errors import Closed, NotFound
@@ -207,8 +207,8 @@ class Mirror(Mapping[str, Any]):
 
     @property
     def revision(self) -> int:
-        """The last revision that changed something here, or that it was read at."""
-        return self._feed.replica.revision
+        """The last revision that it is known to show: of a change here, or that etcd says it has reached."""
+        return self._feed.revision
 
     @property
     def state(self) -> State:
@@ -218,16 +218,20 @@ class Mirror(Mapping[str, Any]):
         return "live" if self._feed.live else "stale"
 
     def wait(self, revision: int, timeout: float | None = None) -> bool:
-        """Wait until it is at this revision or beyond, ``timeout`` seconds at most; whether it is.
+        """Wait until it shows this revision or a later one, ``timeout`` seconds at most; whether it does.
 
-        A revision that changed nothing here is only reached with the next that does.
+        The revision may be of a write elsewhere: etcd is asked how far the watch is. An etcd before 3.5.8
+        cannot tell that; there the keys are read and compared, which costs as much as there are.
         """
         feed = self._feed
         if self.state != "lost":
-            self._hub.wait(
-                lambda: feed.replica.revision >= revision or feed.error is not None or self._closed, timeout
+            wait_until(
+                self._hub,
+                feed,
+                lambda: feed.revision >= revision or feed.error is not None or self._closed,
+                timeout,
             )
-        return feed.replica.revision >= revision
+        return feed.revision >= revision
 
     def close(self) -> None:
         """Follow no more; what was read stays. May be called twice."""

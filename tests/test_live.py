@@ -530,7 +530,7 @@ def test_a_write_does_not_wait_for_a_mirror_that_it_does_not_touch(etcd_client: 
 def test_a_mirror_can_be_waited_for(etcd_client: EtcdMiddleware, other: EtcdMiddleware) -> None:
     mirror = etcd_client.mirror("/a")
     assert mirror.wait(mirror.revision, 0)
-    assert not mirror.wait(mirror.revision + 1, 0.01)
+    assert not mirror.wait(10**15, 0.01)
     revision = other.put("/a", 1)
     assert mirror.wait(revision, 20)
     assert mirror[""] == 1
@@ -543,6 +543,26 @@ def test_a_mirror_can_be_waited_for(etcd_client: EtcdMiddleware, other: EtcdMidd
     thread.join()
     assert mirror.state == "lost"
     assert mirror[""] == 1
+
+
+def test_a_mirror_is_waited_for_until_a_revision_that_changed_nothing_in_it(
+    etcd_client: EtcdMiddleware, other: EtcdMiddleware
+) -> None:
+    mirror = etcd_client.mirror("/a")
+    heard = Inbox()
+    etcd_client.subscribe("/a", heard)
+    for number in range(5):
+        written = other.put("/a/x", number)
+        other.put("/a/passing", number)
+        other.delete("/a/passing")
+        elsewhere = other.put("/a-", number)
+        assert mirror.wait(elsewhere, 20)
+        assert mirror.revision >= elsewhere > written
+        assert mirror.snapshot() == {"x": number}
+    # What comes by the watch comes all the same.
+    assert [change.value for change in heard.wait(15)] == [
+        value for number in range(5) for value in (number, number, MISSING)
+    ]
 
 
 def test_writes_wait_for_no_mirror_once_all_are_closed(etcd_client: EtcdMiddleware) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -25,12 +26,16 @@ _AGAIN = 0.05
 Pairs = list[tuple[bytes, bytes, int]]
 
 
-def read_range(space: Namespace, at: Place, revision: int = 0) -> tuple[int, Pairs]:
-    """The keys of a place and below it, now or at a revision, and at which that is."""
-    gets = [Get(at.marker, at.end, revision=revision)]
+def read_range(
+    space: Namespace, at: Place, revision: int = 0, *, keys_only: bool = False, seconds: float = math.inf
+) -> tuple[int, Pairs]:
+    """The keys of a place and below it, now or at a revision, and at which that is; within some seconds."""
+    gets = [Get(at.marker, at.end, keys_only=keys_only, revision=revision)]
     if at.segments:
-        gets.append(Get(at.key, revision=revision))
-    read, found = run(Exchange(space).read(gets))
+        gets.append(Get(at.key, keys_only=keys_only, revision=revision))
+    ex = Exchange(space)
+    ex.deadline = min(ex.deadline, time.monotonic() + seconds)
+    read, found = run(ex.read(gets))
     return read, [(kv.key, kv.value, kv.mod_revision) for kvs in found for kv in kvs]
 
 

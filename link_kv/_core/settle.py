@@ -1,10 +1,14 @@
-"""A write waits for the mirrors over what it wrote, so that a program reads its own writes in them."""
+"""Waiting for mirrors: a write for those over what it wrote, and a program for one to reach a revision."""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from link_kv.errors import Unavailable
 from link_kv.plan import Delete, Operation, Put
 
 if TYPE_CHECKING:
@@ -15,6 +19,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.0
 """Seconds that a write waits at most."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
+"""Seconds between the questions how far a mirror is; from the first to the longest they double."""
 
 
 class Settling:
@@ -72,3 +78,16 @@ def _touched(replica: Replica, operations: Sequence[Operation], answers: Sequenc
         if found:
             return True
     return False
+
+
+def wait_until(hub: Hub, feed: Feed, over: Callable[[], bool], timeout: float | None) -> None:
+    """Wait until it is over, and keep asking etcd how far the feed is, since perhaps nothing more comes."""
+    until = math.inf if timeout is None else time.monotonic() + timeout
+    pause = _FIRST_PAUSE
+    while not over() and (left := until - time.monotonic()) > 0:
+        if not hub.ask_progress(feed):
+            # Before 3.5.8 the answer may come ahead of events that came first.
+            with contextlib.suppress(Unavailable):  # the next turn asks again
+                hub.look(feed, left)
+        hub.wait(over, min(pause, left))
+        pause = min(2 * pause, _LONGEST_PAUSE)

@@ -160,7 +160,8 @@ class Machine:
         """Ids are chosen here, from 1 on. Without one, 3.5.1 refuses a watch under the id 0, and from then on
         sends no event any more to the watch that really has it."""
         self._open = False
-        self._bookmarks = False
+        self.bookmarks = False
+        """Whether the progress notifications of the server in use can be relied on."""
         self._lineage = 0
         """Counts the histories that clusters turned out to have, for those who go on from an older one."""
         self._compared = False
@@ -198,7 +199,7 @@ class Machine:
         self._open = True
         self._last_id = 0
         self._compared = False
-        self._bookmarks = bookmarks
+        self.bookmarks = bookmarks
         yield from self._create_next()
 
     def closed(self) -> Iterator[Action]:
@@ -269,6 +270,11 @@ class Machine:
         yield from self.remove(watch)
         yield Lost(watch, error)
 
+    def ask_progress(self) -> Iterator[Action]:
+        """Have the server say how far all watches are, where what it says can be relied on."""
+        if self.bookmarks:
+            yield Send(PROGRESS_REQUEST)
+
     def received(self, response: Any) -> Iterator[Action]:
         """An answer came on the stream, a ``WatchResponse``."""
         events = response.events
@@ -289,7 +295,7 @@ class Machine:
             yield from self._created(response)
         elif response.canceled:
             yield from self._canceled(response)
-        elif self._bookmarks:
+        elif self.bookmarks:
             for watch in self._of(response.watch_id):
                 if watch.phase is Phase.FOLLOWING and not watch._parts:
                     watch.replica.revision = max(watch.replica.revision, response.header.revision)
@@ -435,6 +441,10 @@ def _revisions(events: Sequence[Any]) -> list[tuple[int, list[Event]]]:
             last = revision
         group.append((kv.key, None if event.type else kv.value))
     return found
+
+
+PROGRESS_REQUEST = b"\x1a\0"
+"""A WatchRequest that asks how far the watches of the stream are. etcd answers once all have caught up."""
 
 
 def create_request(start: bytes, end: bytes, revision: int, watch_id: int) -> bytes:

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from link_kv._core.asker import Asker, read_past
+from link_kv._core.asker import Asker, read_past, read_range
 from link_kv._core.calls import STATUS, WATCH, Caller, Stream, Wire, run
 from link_kv._core.config import Config
 from link_kv._core.consumer import Consumer
@@ -69,6 +69,13 @@ class Feed(Watch):
         self.live = False
         self.dropped = False
         self.error: LinkKVError | None = None
+        self.compared = 0
+        """The last revision at which etcd was found to have what the replica has."""
+
+    @property
+    def revision(self) -> int:
+        """The revision that the replica is known to show."""
+        return max(self.replica.revision, self.compared)
 
     @property
     def history(self) -> bool:
@@ -187,6 +194,20 @@ class Hub:
                 return self.changed.wait_for(condition, timeout)
             finally:
                 self._waiting -= 1
+
+    def ask_progress(self, feed: Feed) -> bool:
+        """Have etcd say how far the watches are; whether it can, for one that is live."""
+        with self.changed:
+            self._run(self._machine.ask_progress())
+            return self._machine.bookmarks or not feed.live
+
+    def look(self, feed: Feed, seconds: float) -> None:
+        """Read the keys of a feed, and if they are those that it has, take note that it is not behind."""
+        revision, pairs = read_range(self._space, feed.at, keys_only=True, seconds=seconds)
+        mods = {key: mod for key, _, mod in pairs if feed.replica.covers(key)}
+        with self.changed:
+            if feed.live and mods == {key: held.revision for key, held in feed.replica.all()}:
+                feed.compared = revision
 
     def close(self) -> None:
         """End everything; all who listen are told. May be called twice; does nothing in a forked child."""
@@ -386,6 +407,7 @@ class Hub:
 
     def _went_stale(self, feed: Feed) -> None:
         feed.live = False
+        feed.compared = 0  # of a history that may have ended
         feed.dropped = feed.dropped or self._stream is None
         for consumer in feed.listeners:
             consumer.tell("stale")

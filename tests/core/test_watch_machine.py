@@ -596,6 +596,14 @@ def test_progress_is_believed_only_where_it_is_right(watch_id: int) -> None:
     assert host.created() == [(b"/a", 99)]
 
 
+def test_progress_is_asked_for_only_where_it_is_right() -> None:
+    host, _ = following()
+    assert list(host.machine.ask_progress()) == []
+    reconnect(host, bookmarks=True)
+    [send] = host.machine.ask_progress()
+    assert messages().WatchRequest.FromString(send.request).HasField("progress_request")
+
+
 def test_progress_between_fragments_is_not_taken() -> None:
     host, watch = following()
     reconnect(host, bookmarks=True)

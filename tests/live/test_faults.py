@@ -237,6 +237,22 @@ def test_a_frozen_server_is_noticed(server: local.LocalEtcd) -> None:
         inbox.wait(1)
 
 
+def test_a_mirror_is_waited_for_while_etcd_cannot_be_reached(server: local.LocalEtcd) -> None:
+    [endpoint] = server.endpoints
+    with Bridge(endpoint) as bridge, connect(bridge.endpoint) as client, connect(endpoint) as other:
+        mirror = client.mirror("/a")
+        server.pause()
+        assert not mirror.wait(10**15, 0.2)
+        server.resume()
+        bridge.cut()
+        until(lambda: mirror.state == "stale")
+        revision = other.put("/b", 1)
+        assert not mirror.wait(revision, 0.2)
+        bridge.mend()
+        assert mirror.wait(revision, 20)
+        assert mirror.state == "live"
+
+
 def test_a_delete_at_exactly_the_compacted_revision(server: local.LocalEtcd) -> None:
     """Up to 3.5.15 a watch from that revision on leaves the delete out."""
     endpoint = server.endpoints[0]
