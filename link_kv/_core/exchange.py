@@ -22,11 +22,13 @@ from link_kv._core.requests import (
 from link_kv.errors import (
     AccessDenied,
     ConfigError,
+    Conflict,
     LeaseLost,
     LinkKVError,
     LockLost,
     NoSpace,
     OutcomeUnknown,
+    RevisionError,
     TooLarge,
     Unavailable,
 )
@@ -190,8 +192,12 @@ class Exchange:
             answers.append(answer)
         return revision, answers
 
-    async def commit(self, plan: Plan, path: str) -> Outcome:
-        """Do a transaction that writes. ``path`` is for errors."""
+    async def commit(self, plan: Plan, path: str, insist: Sequence[Compare] = ()) -> Outcome:
+        """Do a transaction that writes. ``path`` is for errors.
+
+        A plan can have some hundred compares. ``insist`` takes any number more; `Conflict` when one fails,
+        and what is read otherwise is not read then.
+        """
         space = self.space
         if not space.checked:
             await self._check_layout()
@@ -209,13 +215,17 @@ class Exchange:
         repeat = Repeat.GUARDED if plan.guarded else Repeat.ONCE
         extra = space.new_layout
         try:
-            outcome = await self._write(txn_request(plan, extra), repeat, path)
+            outcome = await self._write(txn_request(plan, extra, insist), repeat, path)
+        except RevisionError:
+            if not insist:
+                raise
+            raise Conflict(f"{path}: something moved meanwhile; nothing was written") from None
         except AccessDenied:
             if not extra:
                 raise
             # A role that may write its own keys and not the layout's.
             space.new_layout = extra = ()
-            outcome = await self._write(txn_request(plan), repeat, path)
+            outcome = await self._write(txn_request(plan, (), insist), repeat, path)
         if fences and not outcome.succeeded:
             for fence, found in zip(fences, outcome.found()[-len(fences) :], strict=True):
                 if not found or found[0].create_revision != fence.created:

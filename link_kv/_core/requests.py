@@ -26,6 +26,9 @@ from link_kv.tree import Place
 MAX_TXN_OPS = 128
 """etcd's default for --max-txn-ops. A nested transaction may hold this many less those of its parents."""
 
+_TOGETHER = 16
+"""How many compares that are insisted on share an inner transaction."""
+
 _TARGET = {"version": (b"\x10\x00", b"\x20"), "create": (b"\x10\x01", b"\x28"), "mod": (b"\x10\x02", b"\x30")}
 _RESULT = {"=": b"\x08\x00", ">": b"\x08\x01", "<": b"\x08\x02"}
 
@@ -119,15 +122,30 @@ def txn_bytes(compares: Sequence[bytes], success: Sequence[bytes], failure: Sequ
     return b"".join(parts)
 
 
-def txn_request(plan: Plan, extra: Sequence[Operation] = ()) -> bytes:
-    """A plan as one TxnRequest, its operations nested as deep as their number needs."""
+def txn_request(plan: Plan, extra: Sequence[Operation] = (), insist: Sequence[Compare] = ()) -> bytes:
+    """A plan as one TxnRequest, its operations nested as deep as their number needs.
+
+    ``insist`` are compares of any number. When one fails, etcd refuses the whole request with the error of a
+    read from the future.
+    """
     compares = [compare(each) for each in plan.compares]
     success = [operation(op) for op in plan.operations]
     success += [operation(op) for op in extra]
+    success += [_insist(insist[start : start + _TOGETHER]) for start in range(0, len(insist), _TOGETHER)]
     failure = [operation(op) for op in plan.otherwise]
-    # A put that only creates is a transaction of its own, and needs a place left below.
-    limit = MAX_TXN_OPS - 1 if extra else MAX_TXN_OPS
+    # A put that only creates is a transaction of its own, and needs a place left below; so do compares.
+    limit = MAX_TXN_OPS - (_TOGETHER if insist else 1 if extra else 0)
     return txn_bytes(compares, *_fit(success, failure, len(compares), limit))
+
+
+def _insist(compares: Sequence[Compare]) -> bytes:
+    """A RequestOp that fails the transaction around it when a compare fails.
+
+    etcd evaluates the compares of inner transactions before it does anything, and then looks whether what it
+    is to read can be read: the revision here never can.
+    """
+    never = operation(Get(b"\0", revision=2**62))
+    return field(b"\x22", txn_bytes([compare(each) for each in compares], (), (never,)))
 
 
 @lru_cache(maxsize=4096)

@@ -6,15 +6,14 @@ that a terminal obeys.
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from link_kv._core.progress import bar
 from link_kv.codec import decode
 
 if TYPE_CHECKING:
@@ -26,8 +25,8 @@ AT_A_TIME = 1000
 _PREVIEW = 200
 """Characters of a value that a terminal shows."""
 
-_LONG = 0.5
-"""Seconds of work that a terminal is told nothing of."""
+progress = bar
+"""Show on a terminal that work which takes long goes on."""
 
 _SHORT = {"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
@@ -119,32 +118,3 @@ def confirm(question: str, otherwise: str) -> None:
 
 def can_ask() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
-
-
-@contextlib.contextmanager
-def progress(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Show on a terminal that work which takes long goes on; silent elsewhere.
-
-    Call what it gives with the steps made.
-    """
-    if not sys.stderr.isatty():
-        yield lambda steps: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-
-    columns: list[Any] = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
-    if total is not None:
-        columns += [BarColumn(), MofNCompleteColumn()]
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task(label, total=total)
-    timer = threading.Timer(_LONG, bar.start)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield lambda steps: bar.advance(task, steps)
-    finally:
-        timer.cancel()
-        timer.join()
-        if bar.live.is_started:
-            bar.stop()
