@@ -91,3 +91,7 @@ class Gate:
         self.wires = weakref.WeakSet()
         if not self._calm:
             self.unfit = f"this process was forked from one with calls under way: {_UNFIT}"
+
+
+GATE = Gate()
+"""The one of this process."""

@@ -25,7 +25,7 @@ import grpc
 from link_kv._core.calls import Metadata, Method, Stream
 from link_kv._core.config import Config, lookup_srv
 from link_kv._core.failures import CANCELLED, UNAVAILABLE, WireFailure
-from link_kv._core.forks import Gate
+from link_kv._core.forks import GATE as _GATE
 from link_kv._core.revived import messages
 from link_kv.errors import Closed, ConfigError, Unavailable
 
@@ -56,8 +56,6 @@ _OPTIONS = (
     # Two clients of one process do not share a connection.
     ("grpc.use_local_subchannel_pool", 1),
 )
-
-_GATE = Gate()
 
 _INHERITED: list[Any] = []
 """What a forked process has of its parent. gRPC must not take it down here: it is the parent's still."""
