@@ -194,6 +194,7 @@ def test_the_deadline_is_counted_from_the_last_keepalive_that_was_sent(
     with Session(through, 3) as session:
         expires = session._lease.expires
         until(lambda: session._lease.expires > expires)  # the first keepalive was answered
+        assert session._lease.expires - session._lease.due == pytest.approx(session.ttl * 2 / 3)
         proxy.hold()
         expires = session._lease.expires
         assert session.lost.wait(session.ttl + 2)

@@ -237,6 +237,23 @@ def test_a_frozen_server_is_noticed(server: local.LocalEtcd) -> None:
         inbox.wait(1)
 
 
+def test_a_member_that_lost_its_cluster_is_noticed() -> None:
+    """It answers and keeps its streams open, but hears of no change any more."""
+    with local.start_cluster(3) as cluster:
+        lonely = cluster.members[0]
+        with connect(*lonely.endpoints) as client, connect(*cluster.endpoints) as writer:
+            inbox, states = Inbox(), Inbox()
+            client.subscribe("/a", inbox, on_state=states)
+            for member in cluster.members[1:]:
+                member.pause()
+            assert states.wait(1, 20) == ["stale"]
+            for member in cluster.members[1:]:
+                member.resume()
+            until(lambda: states.items[-1] == "live", 20)
+            writer["/a"] = 1
+            assert inbox.wait(1)[0].value == 1
+
+
 def test_a_mirror_is_waited_for_while_etcd_cannot_be_reached(server: local.LocalEtcd) -> None:
     [endpoint] = server.endpoints
     with Bridge(endpoint) as bridge, connect(bridge.endpoint) as client, connect(endpoint) as other:
