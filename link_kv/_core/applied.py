@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from link_kv._core.calls import run
@@ -183,11 +183,16 @@ def _program() -> str:
 async def acknowledgements(ex: Exchange, path: str) -> tuple[int, list[Acknowledgement]]:
     """What all live processes say of a configuration, and the revision that this is of."""
     revision, stored = await _read(ex, APPLIED, path)
+    return revision, parse(stored)
+
+
+def parse(stored: Iterable[tuple[str, Any]]) -> list[Acknowledgement]:
+    """Acknowledgements by instance, as they are stored; what is none is passed over."""
     found = []
     for instance, text in stored:
         with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError):
             found.append(_acknowledgement(instance, json.loads(text)))
-    return revision, found
+    return found
 
 
 async def schemas(ex: Exchange, path: str) -> dict[str, dict[str, Any]]:

@@ -17,20 +17,12 @@ from pydantic import AliasChoices, BaseModel
 
 from link_kv._core.conf_text import from_stored
 from link_kv.codec import decode
-from link_kv.tree import MISSING, Place, build, encode_name
+from link_kv.tree import Place, encode_name
 
-_AS_STORED = b"\xff"
-"""The mark of bytes in etcd: a leaf behind it decodes to its own bytes."""
 _ANYTHING = (Any, object)
 _SEQUENCES = (list, tuple, set, frozenset)
 _TIMES = (date, time, timedelta)
 """Numbers of seconds are among what these take, and texts of such numbers are not."""
-
-
-def stored_tree(at: Place, pairs: Iterable[tuple[bytes, bytes]]) -> Any:
-    """The nested value at a place whose leaves are the stored bytes; ``{}`` for nothing."""
-    found = build(((key, value if key.endswith(b"/") else _AS_STORED + value) for key, value in pairs), at)
-    return {} if found is MISSING else found
 
 
 # Fields

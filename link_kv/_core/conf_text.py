@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import configparser
 import json
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from link_kv.codec import decode, encode
 from link_kv.errors import EncodeError
+from link_kv.tree import MISSING, Place, build
 
 _COLLECTIONS = (list, tuple, set, frozenset)
 _BOOLEANS = {**configparser.RawConfigParser.BOOLEAN_STATES, "": False}
 _SPACE = " \t\n\r"
+_AS_STORED = b"\xff"
+"""The mark of bytes in etcd: a leaf behind it decodes to its own bytes."""
 
 
 class Array(NamedTuple):
@@ -49,6 +53,13 @@ def to_stored(text: str, path: str) -> bytes:
     except UnicodeEncodeError:
         raise EncodeError(f"{path}: a text with lone surrogates cannot be stored as UTF-8") from None
     return bare if from_stored(bare) == text else json.dumps(text, ensure_ascii=False).encode()
+
+
+def stored_tree(at: Place, pairs: Iterable[tuple[bytes, bytes]]) -> Any:
+    """The nested value of the keys below a place, its leaves the stored bytes; ``{}`` for nothing."""
+    marked = ((key, value if key.endswith(b"/") else _AS_STORED + value) for key, value in pairs)
+    found = build(marked, at)
+    return {} if found is MISSING else found
 
 
 # As values

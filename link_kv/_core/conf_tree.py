@@ -87,7 +87,7 @@ def make_out(at: Place, revision: int, kvs: Iterable[Any], order: bytes | None, 
             else:
                 if text is not None:
                     texts[decode_name(name)] = text
-    names = _ordered(categories, _names(order))
+    names = in_order(categories, stored_order(order))
     return Stored({name: categories[name] for name in names}, problems, revision)
 
 
@@ -126,14 +126,14 @@ def _text(pairs: Sequence[tuple[bytes, bytes]], category: Place, name: str) -> s
     return text
 
 
-def _ordered(present: Iterable[str], stored: Iterable[str]) -> list[str]:
+def in_order(present: Iterable[str], stored: Iterable[str]) -> list[str]:
     """The categories that are there, those first whose order is stored."""
     remaining = dict.fromkeys(present)
     names = [name for name in stored if name in remaining]
     return list(dict.fromkeys([*names, *remaining]))
 
 
-def _names(order: bytes | None) -> list[str]:
+def stored_order(order: bytes | None) -> list[str]:
     """The categories in their stored order."""
     try:
         names = json.loads(order) if order else []
@@ -221,9 +221,9 @@ def _keeps_some(tree: Place, gone: Iterable[bytes], stored: Iterable[bytes]) -> 
 
 def _new_order(at: Place, texts: Iterable[str], below: Sequence[Any]) -> list[Operation]:
     """New categories come last, as in a file. An order that the keys have anyway is not stored."""
-    order = _names(next((kv.value for kv in below if kv.key == order_key(at)), None))
+    order = stored_order(next((kv.value for kv in below if kv.key == order_key(at)), None))
     present = [decode_name(segment) for segment in _sort_out(below, at).categories]
-    names = list(dict.fromkeys([*_ordered(present, order), *texts]))
+    names = list(dict.fromkeys([*in_order(present, order), *texts]))
     if names == (order or sorted(names, key=lambda name: encode_name(name).encode())):
         return []
     return [Put(order_key(at), json.dumps(names, ensure_ascii=False).encode())]

@@ -38,6 +38,7 @@ COMMANDS = {
     "import": "import_",
     "export": "export",
     "diff": "diff",
+    "config": "config",
     "backup": "backup",
     "restore": "restore",
     "user": "user",
