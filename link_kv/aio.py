@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from link_kv._core import operations, stm, trees
 from link_kv._core.aio_keeper import new_lease
-from link_kv._core.aio_takers import Changes, Subscription
+from link_kv._core.aio_takers import Changes, Mirror, Subscription
 from link_kv._core.calls import Wire
 from link_kv._core.config import Config
 from link_kv._core.connection import Connection
@@ -17,7 +17,7 @@ from link_kv._core.exchange import Exchange, Namespace
 from link_kv._core.leases import Lease, SessionBase
 from link_kv._core.locks import Mutex
 from link_kv._core.operations import Entry, Kind
-from link_kv.live import Change, Mirror, State, hub_of
+from link_kv.live import Change, State, hub_of
 from link_kv.tree import MISSING
 
 __all__ = [
@@ -137,6 +137,12 @@ class EtcdMiddleware(Connection, _Reader):
         """The keys and values as etcd holds them, in bytes."""
         return Raw(self._space)
 
+    async def etcd3(self) -> Any:
+        """An ``etcd3.Etcd3Client`` on the same cluster. It blocks. See `link_kv.EtcdMiddleware.etcd3`."""
+        from link_kv._core.maintenance import etcd3_client
+
+        return await etcd3_client(self._space.caller)
+
     async def put(
         self, path: str, value: Any, *, revision: int | None = None, ttl: float | None = None
     ) -> int:
@@ -220,10 +226,9 @@ class EtcdMiddleware(Connection, _Reader):
     async def mirror(self, path: str = "/") -> Mirror:
         """A read-only copy of a subtree in memory that follows every change.
 
-        Reading it never waits. Its `wait` blocks: ``await asyncio.to_thread(mirror.wait, revision)``. See
-        `link_kv.EtcdMiddleware.mirror`.
+        Reading it never waits. See `link_kv.EtcdMiddleware.mirror`.
         """
-        return await asyncio.to_thread(Mirror, self, self._space.place(path))
+        return await Mirror._open(hub_of(self), self._space.caller, self._blocking, self._space.place(path))
 
     def at(self, revision: int) -> Past:
         """The mapping as it was at a revision, read-only."""

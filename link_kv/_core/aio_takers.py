@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from link_kv._core.consumer import Consumer
+from link_kv._core.calls import Caller
+from link_kv._core.mirrors import BaseMirror, Blocking
 from link_kv._core.replica import Change
 from link_kv._core.takers import Callbacks, Iteration
 from link_kv._core.watcher import Hub
 from link_kv.tree import Place
+
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+T = TypeVar("T", bound=_Closes)
 
 
 def _soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
@@ -25,13 +34,13 @@ def _soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> No
             raise
 
 
-async def _begin(consumer: Consumer, join: Callable[[], None]) -> None:
-    """Let a consumer begin to listen, which blocks, in a thread; what is cancelled meanwhile is closed."""
-    joining = asyncio.ensure_future(asyncio.to_thread(join))
+async def _begin(make: Callable[[], T]) -> T:
+    """Make what listens, which blocks, in a thread; what is cancelled meanwhile is closed."""
+    making = asyncio.ensure_future(asyncio.to_thread(make))
     try:
-        await asyncio.shield(joining)
+        return await asyncio.shield(making)
     except asyncio.CancelledError:
-        joining.add_done_callback(lambda done: consumer.close() if done.exception() is None else None)
+        making.add_done_callback(lambda done: done.result().close() if done.exception() is None else None)
         raise
 
 
@@ -45,7 +54,11 @@ class Subscription(Callbacks):
     async def _start(self, at: Place, prime: bool) -> None:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
-        await _begin(self, lambda: self._hub.join(self, at, prime))
+        await _begin(lambda: self._joined(at, prime))
+
+    def _joined(self, at: Place, prime: bool) -> Subscription:
+        self._hub.join(self, at, prime)
+        return self
 
     def _wake(self) -> None:
         _soon(self._loop, self._run)
@@ -89,7 +102,11 @@ class Changes(Iteration):
     async def _open(self) -> None:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-            await _begin(self, self._join)
+            await _begin(self._joined)
+
+    def _joined(self) -> Changes:
+        self._join()
+        return self
 
     def _wake(self) -> None:
         if self._loop is not None:
@@ -111,6 +128,34 @@ class Changes(Iteration):
 
     async def __aenter__(self) -> Changes:
         await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Mirror(BaseMirror):
+    """A subtree that keeps itself current; `EtcdMiddleware.mirror` makes it.
+
+    The twin of `link_kv.Mirror`: reading asks nobody and never waits, so nothing but `wait` is awaited. An
+    async context manager that closes it.
+    """
+
+    @classmethod
+    async def _open(cls, hub: Hub, caller: Caller, blocking: Blocking, at: Place) -> Mirror:
+        return await _begin(lambda: cls(hub, caller, blocking, at))
+
+    async def wait(self, revision: int, timeout: float | None = None) -> bool:
+        """Wait until it shows this revision or a later one. See `link_kv.Mirror.wait`."""
+        given_up = threading.Event()
+        try:
+            return await asyncio.to_thread(self._wait, revision, timeout, given_up.is_set)
+        finally:
+            given_up.set()
+
+    async def __aenter__(self) -> Mirror:
         return self
 
     async def __aexit__(

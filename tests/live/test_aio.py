@@ -12,8 +12,10 @@ import pytest
 
 from link_kv import EtcdMiddleware as Blocking
 from link_kv import RevisionError, Unavailable
+from link_kv._core.watcher import Feed
 from link_kv.aio import Change, EtcdMiddleware
-from link_kv.tree import MISSING
+from link_kv.live import hub_of
+from link_kv.tree import MISSING, Place
 from tests.processes import until
 
 SOON = 20
@@ -131,6 +133,51 @@ async def test_a_program_reads_its_own_writes(client: EtcdMiddleware) -> None:
     await client.put("/a", {"y": [1, 2]})
     assert mirror.snapshot() == {"y": [1, 2]}
     mirror.close()
+
+
+async def test_a_mirror_is_waited_for_and_the_loop_goes_on(
+    client: EtcdMiddleware, etcd_client: Blocking
+) -> None:
+    async with await client.mirror("/a") as mirror:
+        revision = await asyncio.to_thread(etcd_client.put, "/b", 1)
+        assert await mirror.wait(revision, SOON)
+        assert not await mirror.wait(10**15, 0.01)
+        waits = asyncio.create_task(mirror.wait(10**15))
+        await asyncio.sleep(0)
+        waits.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+    assert mirror.state == "lost"
+
+
+async def test_a_mirror_that_is_cancelled_while_it_begins_is_closed(
+    client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = hub_of(client)
+    begin, begun, go = hub.mirror, threading.Event(), threading.Event()
+
+    def held_up(at: Place) -> Feed:
+        feed = begin(at)
+        begun.set()
+        assert go.wait(SOON)
+        return feed
+
+    monkeypatch.setattr(hub, "mirror", held_up)
+    begins = asyncio.create_task(client.mirror("/a"))
+    assert await asyncio.to_thread(begun.wait, SOON)
+    begins.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await begins
+    assert hub.mirrors == 1
+    go.set()
+    await asyncio.to_thread(until, lambda: hub.mirrors == 0)
+    assert not hub._machine.watches
+
+
+async def test_maintenance_is_that_of_the_blocking_client(client: EtcdMiddleware) -> None:
+    etcd3 = await client.etcd3()
+    assert await asyncio.to_thread(lambda: etcd3.status().version)
+    await asyncio.to_thread(etcd3.close)
 
 
 async def test_being_cancelled_while_it_begins_leaves_nothing() -> None:
