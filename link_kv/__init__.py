@@ -40,6 +40,8 @@ from link_kv.tree import MISSING
 
 if _TYPE_CHECKING:
     from link_kv.items import Item, Reading, Store, discover, get, home
+    from link_kv.links import Client, Link, LinkedClient, connect
+    from link_kv.services import Service, run_services
 
 __version__ = "0.1.0"
 
@@ -47,6 +49,7 @@ __all__ = [
     "MISSING",
     "AccessDenied",
     "Change",
+    "Client",
     "Closed",
     "ConfigError",
     "Conflict",
@@ -57,7 +60,9 @@ __all__ = [
     "Item",
     "KeyExists",
     "LeaseLost",
+    "Link",
     "LinkKVError",
+    "LinkedClient",
     "ListIndexError",
     "LocalEtcdError",
     "Lock",
@@ -73,24 +78,43 @@ __all__ = [
     "Refused",
     "RemoteError",
     "RevisionError",
+    "Service",
     "Session",
     "Store",
     "Subscription",
     "TooLarge",
     "Unavailable",
+    "connect",
     "discover",
     "get",
     "home",
+    "run_services",
 ]
 
 _revived.install()
 _b3j0f_revived.install()
 
 
-def __getattr__(name: str) -> object:
-    # Items are imported when they are asked for: most programs need but the dictionary.
-    if name in ("Item", "Reading", "Store", "discover", "get", "home"):
-        from link_kv import items
+_LATER = {
+    "Client": "links",
+    "Item": "items",
+    "Link": "links",
+    "LinkedClient": "links",
+    "Reading": "items",
+    "Service": "services",
+    "Store": "items",
+    "connect": "links",
+    "discover": "items",
+    "get": "items",
+    "home": "items",
+    "run_services": "services",
+}
+"""What is imported when it is asked for, from where: most programs need but the dictionary."""
 
-        return getattr(items, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
