@@ -36,7 +36,14 @@ def rows() -> Iterator[Row]:
 
 
 ROWS = list(rows())
-NAMES = sorted({(row.page, name) for row in ROWS for name in re.findall(r"`([^`]+)`", row.here)})
+NAMES = sorted(
+    {
+        (row.page, name)
+        for row in ROWS
+        if not row.here.startswith("none: ")
+        for name in re.findall(r"`([^`]+)`", row.here)
+    }
+)
 
 
 def resolve(name: str) -> Any:
@@ -50,9 +57,10 @@ def resolve(name: str) -> Any:
         elif inspect.isclass(found) and not hasattr(found, part):
             # What each instance has: annotated, or set by the constructor.
             made = [vars(each).get("__annotations__", {}) for each in found.__mro__]
-            source = "".join(
-                inspect.getsource(each) for each in found.__mro__ if each.__module__ != "builtins"
-            )
+            makers = [
+                each.__init__ for each in found.__mro__ if "__init__" in vars(each) and each is not object
+            ]
+            source = "".join(map(inspect.getsource, filter(inspect.isfunction, makers)))
             assert any(part in each for each in made) or f"self.{part} = " in source, f"{path}: is not there"
             return None
         else:
