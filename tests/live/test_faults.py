@@ -11,6 +11,7 @@ import random
 import shutil
 import threading
 import time
+import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests.live.history import History, Recorder, batches, compact
 from tests.live.inbox import Inbox
 from tests.live.workload import writing
 from tests.processes import ask, until
+from tests.wire.proxy import Proxy
 
 PREFIX = "/ns"
 sizes = pytest.mark.parametrize("writes", [800, pytest.param(25_000, marks=pytest.mark.slow)])
@@ -203,7 +205,32 @@ def test_a_cluster_that_loses_a_member(writes: int) -> None:
             watched.check(recorder, finish(client))
 
 
-# One fault at a time
+# One fault at a time, and none
+
+
+def test_one_connection_one_stream_and_one_watch_for_each_path(server: local.LocalEtcd) -> None:
+    [endpoint] = server.endpoints
+
+    def counted() -> tuple[float, float]:
+        """How many streams and watches etcd has, by its own account."""
+        with urllib.request.urlopen(f"http://{endpoint}/metrics") as page:
+            lines = dict(line.rsplit(" ", 1) for line in page.read().decode().splitlines() if line[0] != "#")
+        names = ("watch_stream_total", "watcher_total")
+        return tuple(float(lines[f"etcd_debugging_mvcc_{name}"]) for name in names)  # type: ignore[return-value]
+
+    with Proxy(endpoint) as proxy, connect(proxy.endpoint) as client:
+        client["/a"] = 1
+        assert proxy.connections == 1
+        subscriptions = [client.subscribe(f"/{number % 10}", Inbox()) for number in range(100)]
+        mirrors = [client.mirror(f"/{number}") for number in range(5)]
+        assert proxy.connections == 2  # calls have another
+        assert counted() == (1, 10)
+        for each in (*subscriptions[:90], *mirrors):
+            each.close()
+        assert counted() == (1, 10)
+        for subscription in subscriptions[90:]:
+            subscription.close()
+        until(lambda: counted() == (0, 0))
 
 
 def test_the_state_is_told(server: local.LocalEtcd) -> None:
