@@ -230,7 +230,12 @@ class Service:
         `has_attribute` and `describe_attributes`. Raises `AccessDenied` for private names.
         """
         name = request.attribute
-        if name == "shutdown_service" and callable(found := getattr(self, name, None)):
+        if name == "shutdown_service":
+            found = getattr(self, name, None)
+            if not callable(found):
+                raise AttributeError(
+                    f"{type(self).__name__} defines no shutdown_service, so clients cannot end it"
+                )
             try:
                 return found(*request.args, **request.kwargs)
             finally:

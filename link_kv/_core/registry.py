@@ -151,8 +151,9 @@ class State:
             self._first[record.client] = min(first, record.created)
 
     def held(self) -> dict[str, LockRecord]:
-        """The locks whose links are there."""
-        return {link: lock for link, lock in self.locks.items() if link in self.links}
+        """The locks whose links are there, in the order in which they came."""
+        held = [(link, lock) for link, lock in self.locks.items() if link in self.links]
+        return dict(sorted(held, key=lambda each: each[1].created))
 
     def holders(self) -> list[str]:
         """The names of the clients that hold locks, without repetition."""

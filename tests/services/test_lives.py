@@ -1,0 +1,274 @@
+"""What happens when a service or a client dies, returns, or is cut off."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from link_kv import Closed, KeyExists, LockLost, LockRefused, OutcomeUnknown, RemoteError, Unavailable, local
+from link_kv.links import Client, LinkedClient, connect
+from link_kv.services import Service, run_services
+
+from ..processes import until
+from .echo import Echo
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def linked(name: str = "Echo", **options: Any) -> LinkedClient:
+    return LinkedClient(name, timeout=30, **options)
+
+
+def test_a_service_that_is_killed_fails_its_callers_at_once(program: Any) -> None:
+    process = program()
+    with linked() as link:
+        waiting = [link.wait(asynchronous=True) for _ in range(3)]
+        blocked: list[BaseException] = []
+
+        def block() -> None:
+            try:
+                link.wait()
+            except Unavailable as error:
+                blocked.append(error)
+
+        thread = threading.Thread(target=block)
+        thread.start()
+        assert link.echo() == [[], {}]
+        process.kill()
+        killed = time.monotonic()
+        for future in waiting:
+            with pytest.raises(OutcomeUnknown, match="may or may not have been carried out"):
+                future.result(10)
+        thread.join(10)
+        assert time.monotonic() - killed < 5
+        assert isinstance(blocked[0], OutcomeUnknown)
+        with pytest.raises(Unavailable, match="service Echo"):
+            link.echo()
+        assert link.is_connected()
+
+
+def test_a_link_finds_its_service_again_elsewhere(program: Any) -> None:
+    process = program()
+    with linked() as link:
+        before, pid = link.service_address, link.pid()
+        got: list[Any] = []
+        link.notification_handler = lambda *args: got.append(args)  # type: ignore[method-assign]
+        link.acquire_lock()
+        process.kill()
+        until(lambda: not link.link._tether.connected)
+        program()  # takes the name over without waiting for the lease: nothing listens there any more
+        assert link.pid(timeout=30) != pid
+        assert link.service_address != before
+        link.notify("again")
+        until(lambda: got == [("again",)])
+        with connect() as other, pytest.raises(LockRefused):
+            other.link("Echo")
+
+
+def test_notifications_go_on_without_a_call(program: Any) -> None:
+    process = program()
+    with linked() as link, linked() as caller:
+        got: list[Any] = []
+        link.notification_handler = lambda *args: got.append(args)  # type: ignore[method-assign]
+        process.kill()
+        until(lambda: not caller.link._tether.connected)
+        process.wait()
+        program()
+        caller.notify(1, timeout=30)
+
+        def told() -> bool:
+            caller.notify(1)
+            return bool(got)
+
+        until(told)
+
+
+def test_a_service_that_is_stopped_answers_what_it_has_begun(serve: Any, client: Client) -> None:
+    echo = serve(Echo())
+    link = client.link("Echo")
+    future = link.sleep(0.3, asynchronous=True)
+    assert link.echo() == [[], {}]
+    echo.stop()
+    assert future.result(10) is None
+    with pytest.raises(Unavailable, match="service Echo: is gone"):
+        link.echo()
+    assert client.identities()["services"] == {}
+    echo.stop()
+    serve(echo)
+    assert link.echo(timeout=30) == [[], {}]
+
+
+def test_a_duplicate_name_is_refused_while_its_owner_lives(echo: Echo, serve: Any, client: Client) -> None:
+    with pytest.raises(KeyExists, match=f"service Echo: is running at {echo.address}"):
+        serve(Echo())
+    with pytest.raises(Closed, match="is running already"):
+        echo.start()
+    assert client.link("Echo").echo() == [[], {}]
+    echo.stop()
+    serve(Echo())
+
+
+def test_a_client_that_is_killed_is_gone_within_its_ttl(echo: Echo, client: Client) -> None:
+    code = """
+from link_kv.links import connect
+link = connect(name='doomed').link('Echo')
+link.acquire_lock()
+link.wait()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as process:
+        until(lambda: echo._serving._following.state.locks)  # type: ignore[union-attr]
+        with pytest.raises(LockRefused, match="locked by doomed"):
+            client.link("Echo")
+        process.kill()
+    until(lambda: not echo._serving._following.state.links, 30)  # type: ignore[union-attr]
+    assert client.link("Echo").acquire_lock() == ["Client"]
+    echo.release()
+
+
+def test_a_frozen_service_is_given_up(program: Any) -> None:
+    """Its lease ends; callers that wait do not have to wait for its connection to."""
+    process = program()
+    with linked() as link:
+        assert link.echo() == [[], {}]
+        os.kill(process.pid, signal.SIGSTOP)
+        with pytest.raises(Unavailable):
+            link.echo()
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def test_a_service_whose_lease_is_lost_registers_again(serve: Any, client: Client, etcd_client: Any) -> None:
+    echo = serve(Echo())
+    link = client.link("Echo")
+    lease = echo._serving._presence.lease
+    _revoke(etcd_client, lease)
+    until(lambda: echo._serving._presence.lease != lease and echo._serving._presence.alive)
+    assert link.echo(timeout=30) == [[], {}]
+    assert list(client.identities()["services"]) == ["Echo"]
+
+
+def test_a_client_whose_lease_is_lost_links_again_but_its_lock_is_gone(
+    echo: Echo, client: Client, etcd_client: Any
+) -> None:
+    link = client.link("Echo")
+    link.acquire_lock()
+    assert client._presence is not None
+    lease = client._presence.lease
+    _revoke(etcd_client, lease)
+    until(lambda: client._presence.lease != lease and client._presence.alive)  # type: ignore[union-attr]
+    assert len(client.identities()["clients"]) == 1
+    with pytest.raises(LockLost, match="acquire it again, or release it"):
+        link.echo()
+    with connect(name="other") as other:
+        other.link("Echo").unlink()
+    assert link.acquire_lock() == ["Client"]
+    assert link.echo() == [[], {}]
+
+
+def _revoke(client: Any, lease: int) -> None:
+    from link_kv._core.calls import run
+    from link_kv._core.exchange import Exchange
+
+    run(Exchange(client._space).revoke(lease))
+
+
+def test_calls_go_on_while_etcd_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with local.start(tmp_path / "data") as server:
+        monkeypatch.setenv("LINK_KV_ENDPOINTS", server.endpoints[0])
+        port = int(server.endpoints[0].rpartition(":")[2])
+        echo = Echo()
+        echo.start_in_thread()
+        try:
+            with connect() as client:
+                link = client.link("Echo")
+                server.stop()
+                assert link.echo(1) == [[1], {}]
+                with local.start(tmp_path / "data", port=port):
+                    until(lambda: "Echo" in client.identities()["services"], 30)
+                    assert link.echo(2, timeout=30) == [[2], {}]
+        finally:
+            with local.start(tmp_path / "data", port=port):
+                echo.stop()
+
+
+def test_shutdown_service(serve: Any, client: Client) -> None:
+    told: list[str] = []
+
+    class Mine(Echo):
+        def shutdown_handler(self) -> None:
+            told.append("over")
+
+    serve(Mine("Mine"))
+    link = client.link("Mine")
+    assert link.shutdown_service(1, a=2) == ["bye", [1], {"a": 2}]
+    until(lambda: told == ["over"])
+    assert client.identities()["services"] == {}
+    client.disconnect()
+    client.disconnect()
+
+
+def test_a_service_that_cannot_be_shut_down(serve: Any, client: Client) -> None:
+    class Stubborn(Service):
+        def here(self) -> bool:
+            return True
+
+    serve(Stubborn())
+    link = client.link("Stubborn")
+    with pytest.raises(RemoteError, match="defines no shutdown_service"):
+        link.shutdown_service()
+    assert link.here()
+
+
+def test_start_blocks_until_it_is_stopped(client: Client) -> None:
+    echo = Echo()
+    thread = threading.Thread(target=echo.start)
+    thread.start()
+    until(lambda: "Echo" in client.identities()["services"])
+    assert thread.is_alive()
+    client.link("Echo").shutdown_service()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_run_services(client: Client) -> None:
+    services = [Echo(name) for name in ("one", "two")]
+    thread = threading.Thread(target=run_services, args=services)
+    thread.start()
+    until(lambda: set(client.identities()["services"]) == {"one", "two"})
+    client.link("one").shutdown_service()
+    until(lambda: set(client.identities()["services"]) == {"two"})
+    assert thread.is_alive()
+    client.link("two").shutdown_service()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_run_services_stops_all_when_one_does_not_start(client: Client) -> None:
+    with pytest.raises(KeyExists):
+        run_services(Echo("same"), Echo("same"))
+    assert client.identities()["services"] == {}
+
+
+def test_a_program_that_ends_leaves_nothing(client: Client, echo: Echo) -> None:
+    code = """
+from link_kv.links import connect
+from tests.services.echo import Echo
+Echo('short').start_in_thread()
+link = connect(name='short').link('short')
+connect(name='shorter').link('Echo').acquire_lock()
+assert link.echo() == [[], {}]
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found = client.identities()
+    assert set(found["services"]) == {"Echo"}
+    assert [each["name"] for each in found["clients"].values()] == ["Client"]
+    assert client.link("Echo").acquire_lock() == ["Client"]
