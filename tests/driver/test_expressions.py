@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_settings import BaseSettings
 
 from link_kv import EtcdMiddleware
 from link_kv.driver import (
@@ -18,6 +19,8 @@ from link_kv.driver import (
     category,
     configuration,
 )
+from link_kv.settings import follow
+from tests.cli.conftest import Cli
 
 from .helpers import PATH, PTYPES, attacks, declared, stored, values
 
@@ -150,3 +153,58 @@ def test_names_of_python_itself_are_not_set(etcd_client: EtcdMiddleware, driver:
     etcd_client[f"/{PATH}/C"] = {"a(": "no pattern", "x": 2}
     assert values(driver.getconf(PATH))["C"] == {"x": "2"}
     assert sorted(driver.problems(PATH)) == [f"/{PATH}/C/a("]
+
+
+def test_nothing_in_etcd_is_evaluated_by_settings(etcd_client: EtcdMiddleware, marker: Path) -> None:
+    texts = attacks(marker)
+
+    class Settings(BaseSettings):
+        text: str = ""
+        anything: Any = None
+        number: int = 0
+        items: list[Any] = []
+        table: dict[str, Any] = {}
+        where: Path = Path()
+
+    with follow(Settings, "/settings", client=etcd_client, settle=0) as followed:
+        for text in texts:
+            whole = {"text": text, "anything": text, "items": [text], "table": {text: text}, "where": text}
+            assert followed.wait(etcd_client.put("/settings", whole), 10)
+            assert followed.current.text == followed.current.anything == text
+            assert followed.current.items == [text]
+            assert not followed.wait(etcd_client.put("/settings", {**whole, "number": text}), 10)
+            assert not followed.wait(etcd_client.put("/settings", {text: text}), 10)
+    assert not marker.exists()
+
+
+def test_nothing_in_etcd_or_a_file_is_evaluated_by_the_command_line(
+    etcd: Any, etcd_client: EtcdMiddleware, marker: Path, tmp_path: Path
+) -> None:
+    cli = Cli(etcd, etcd_client.prefix)
+    texts = attacks(marker)
+    client = etcd_client
+    client["/x.conf"] = {"C": {f"p{number}": text for number, text in enumerate(texts)}}
+    client["/y.conf"] = {"C": dict.fromkeys(texts, "name")}
+    revision = client.entry("/y.conf").revision
+    schemas = [text.encode() for text in texts] + [b'{"const": "' + texts[0][:20].encode() + b'"}']
+    for number, said in enumerate(schemas):
+        for kind in ("applied", "schemas"):
+            client.raw[f"{client.prefix}/.link/{kind}/x.conf/i{number}".encode()] = said
+    for path in ("/x.conf", "/y.conf"):
+        for form in ("json", "yaml", "toml"):
+            file = tmp_path / f"x.{form}"
+            file.write_bytes(cli.raw("config", "export", path, "-f", form))
+            cli("config", "import", str(file), path)
+            cli("config", "diff", path, f"file:{file}")
+        cli.run("config", "export", path, "-f", "ini")
+        cli("config", "log", path, "--since", str(revision))
+        cli.run("config", "status", path)
+        cli.run("config", "check", path, f"C/x={texts[0]}")
+        cli("config", "explain", f"{path}/C/p0")
+    cli("config", "rollback", "/x.conf", str(revision))
+    for number, text in enumerate(texts):
+        (tmp_path / "x.ini").write_text(f"[C]\nx = {' '.join(text.split())}\n")
+        cli("config", "import", str(tmp_path / "x.ini"), f"/z{number}.conf")
+    (tmp_path / "x.yaml").write_text(f"a: {texts[99]}\n")
+    cli.run("config", "import", str(tmp_path / "x.yaml"), "/x.conf")
+    assert not marker.exists()
