@@ -27,7 +27,7 @@ def bar(label: str, total: int | None = None) -> Iterator[Callable[[int], None]]
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
     except ModuleNotFoundError as error:
-        if error.name != "rich":
+        if (error.name or "").partition(".")[0] != "rich":
             raise
         raise ConfigError("progress is shown by rich: pip install 'link_kv[cli]'") from None
 
