@@ -18,6 +18,8 @@ NAMES = {
     "tasks": "asyncio: 64 tasks of puts",
     "watching": "from a put to the callback, many writers, the lag of a callback",
     "items": "reading an item, a store of 10,000, a hundred written at once",
+    "configuration": "a write in force, 1,000 parameters applied, what 100 processes acknowledge",
+    "services": "calls and notifications beside msl-network, plain and with TLS; a thousand services listed",
     "imports": "import link_kv",
     "peers": "put and get beside other clients, each in an environment of its own",
 }
