@@ -50,7 +50,7 @@ class DockerEtcd:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._docker = connect()
-        self._image, self._named = _image(self._docker, os.environ.get("LINK_KV_ETCD_IMAGE") or IMAGE)
+        self._image, self._named = image(self._docker)
         self._run = f"link-kv-tests-{secrets.token_hex(4)}"
         os.environ["LINK_KV_ETCD_IMAGE"] = self._image.id  # for the tests of the compose file
         # As Ctrl-C: what pytest stops in an orderly way removes its containers.
@@ -105,8 +105,9 @@ def connect() -> Any:
     return client
 
 
-def _image(docker: Any, name: str) -> tuple[Any, str]:
-    """The image of this name, or else a built one; and how the report names it."""
+def image(docker: Any) -> tuple[Any, str]:
+    """The image of containers, of the named etcd or else built; and how the report names it."""
+    name = os.environ.get("LINK_KV_ETCD_IMAGE") or IMAGE
     from docker.errors import DockerException, ImageNotFound
     from requests.exceptions import RequestException
 

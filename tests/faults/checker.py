@@ -1,0 +1,545 @@
+"""Whether what programs were told agrees with what etcd holds. Pure functions over a recorded history.
+
+Every value is written once, so etcd's own history says at which revision a write took effect, and that is its
+place in the one order of everything. What is left is to hold each operation against the states around its
+place: which takes O(n log n), and no search.
+
+=======================  ===================================================================================
+finding                  what it means
+=======================  ===================================================================================
+lost write               it was acknowledged, and etcd does not have it
+ghost write              etcd has a write that nobody made
+applied twice            etcd has one write at two revisions
+wrongly not applied      it was reported as not applied, and etcd has it
+wrong effect             what it left is not what it should have left: a guard, a part, or a neighbour
+wrong revision           the revision that it was told is not the one that it has
+wrong read               it was told a state that etcd never had
+stale read               it was told a state that had been replaced before it began
+real-time order          a write stands before something that had ended before it began
+=======================  ===================================================================================
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from tests.faults.records import Delivery, Op, Truth
+
+ABSENT = None
+"""The value of what is not there. No value that is written is null."""
+
+_READS = ("read", "entry", "all", "items")
+_TELL_REVISION = ("put", "cas", "create", "delete", "leaf", "unleaf", "unitem")
+
+
+class Finding(NamedTuple):
+    check: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.check}: {self.detail}"
+
+
+# What etcd holds, as nested values
+
+
+def nest(keys: dict[str, str]) -> Any:
+    """The value of a unit, by its keys: ``''`` its own, ``'/…'`` those below it."""
+    if not keys:
+        return ABSENT
+    if "" in keys:
+        return _decode(keys[""])
+    parts: dict[str, dict[str, str]] = {}
+    for key, stored in keys.items():
+        name, slash, rest = key[1:].partition("/")
+        if name:
+            parts.setdefault(name, {})[slash + rest] = stored
+    found = {name: nest(part) for name, part in parts.items()}
+    if keys.get("/") == "[]":
+        numbers = sorted(int(name) for name in found)
+        if numbers == list(range(1, len(numbers) + 1)):
+            return [found[str(number)] for number in numbers]
+    return found
+
+
+def _decode(stored: str) -> Any:
+    return int(stored) if stored.lstrip("-").isdigit() else stored
+
+
+def leaves(value: Any, path: str) -> dict[str, Any]:
+    """The leaves of a nested value; an empty dict or list is one."""
+    if isinstance(value, dict) and value:
+        parts: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list) and value:
+        parts = enumerate(value, 1)
+    else:
+        return {} if value is ABSENT else {path: value}
+    found: dict[str, Any] = {}
+    for name, part in parts:
+        found.update(leaves(part, f"{path}/{name}"))
+    return found
+
+
+def numbers(value: Any) -> set[int]:
+    """The numbers in a nested value."""
+    return {leaf for leaf in leaves(value, "").values() if isinstance(leaf, int)}
+
+
+def unit_of(key: str) -> str:
+    """The top-level name that a key belongs to; empty for housekeeping."""
+    name = key[1:].partition("/")[0]
+    return "" if name == ".link" else name
+
+
+class Unit:
+    """The states of one top-level name: which revisions it was touched at, and what it was from then on."""
+
+    def __init__(self) -> None:
+        self.revisions = [0]
+        self.values: list[Any] = [ABSENT]
+        self.versions = [0]
+        """How often its own key was put since it was made."""
+
+    def index(self, revision: int) -> int:
+        return bisect_right(self.revisions, revision) - 1
+
+    def at(self, revision: int) -> Any:
+        return self.values[self.index(revision)]
+
+    def mod(self, revision: int) -> int:
+        """The revision of the last write, 0 when nothing is there."""
+        index = self.index(revision)
+        return 0 if self.values[index] is ABSENT else self.revisions[index]
+
+
+class History:
+    """What etcd holds, worked out once."""
+
+    def __init__(self, truth: Truth) -> None:
+        self.units: dict[str, Unit] = {}
+        self.touched: dict[int, list[str]] = {}
+        """The units that each revision touched."""
+        self.changes: dict[int, dict[str, tuple[Any, Any]]] = {}
+        """What each revision did to leaves: value and previous value, by path."""
+        self.entered: dict[int, list[int]] = {}
+        """The revisions at which a value that was not there came."""
+        self.last = 0
+        self._leaves: dict[str, list[tuple[int, Any]]] = {}
+        keys: dict[str, dict[str, str]] = {}
+        for revision, events in truth:
+            self.last = revision
+            touched: dict[str, set[str]] = {}
+            put_values: set[int] = set()
+            for key, stored in events:
+                name = unit_of(key)
+                if not name:
+                    continue
+                below = key[1 + len(name) :]
+                held = keys.setdefault(name, {})
+                puts = touched.setdefault(name, set())
+                if stored is None:
+                    held.pop(below, None)
+                else:
+                    held[below] = stored
+                    puts.add(key)
+                    if not name.startswith("l"):
+                        put_values |= numbers(_decode(stored))
+            for name, puts in touched.items():
+                self._touch(revision, name, keys[name], puts, put_values)
+            for value in put_values:
+                self.entered.setdefault(value, []).append(revision)
+
+    def _touch(
+        self, revision: int, name: str, keys: dict[str, str], puts: set[str], put_values: set[int]
+    ) -> None:
+        unit = self.units.setdefault(name, Unit())
+        before, after = unit.values[-1], nest(keys)
+        version = unit.versions[-1] + 1 if after is not ABSENT else 0
+        unit.revisions.append(revision)
+        unit.values.append(after)
+        unit.versions.append(version)
+        self.touched.setdefault(revision, []).append(name)
+        if name.startswith("l"):  # in a list what stands behind moves up, and is put again
+            put_values |= numbers(after) - numbers(before)
+        path = f"/{name}"
+        old, new = leaves(before, path), leaves(after, path)
+        changes = self.changes.setdefault(revision, {})
+        for leaf, value in new.items():
+            if leaf in puts or leaf not in old or not same(old[leaf], value):
+                changes[leaf] = (value, old.get(leaf, ABSENT))
+        changes.update((leaf, (ABSENT, value)) for leaf, value in old.items() if leaf not in new)
+        for leaf in changes:
+            if leaf == path or leaf.startswith(path + "/"):
+                self._leaves.setdefault(leaf, []).append((revision, changes[leaf][0]))
+
+    def leaf_at(self, path: str, revision: int) -> tuple[int, Any]:
+        """The value of a leaf, and since when it has it."""
+        states = self._leaves[path]
+        index = bisect_right(states, revision, key=lambda state: state[0])
+        return states[index - 1] if index else (0, ABSENT)
+
+    def difference(self, start: int, end: int) -> dict[str, Any]:
+        """The leaves that were written after one revision and stand at another, and those that went."""
+        found = {}
+        for path in self._leaves:
+            (_, before), (since, after) = self.leaf_at(path, start), self.leaf_at(path, end)
+            # An empty dict or list that went and came again has no value of its own, and is no difference.
+            if since > start and not (same(before, after) and not isinstance(after, int)):
+                found[path] = after
+        return found
+
+    def state(self, revision: int) -> dict[str, Any]:
+        """All leaves at a revision."""
+        found = {path: self.leaf_at(path, revision)[1] for path in self._leaves}
+        return {path: value for path, value in found.items() if value is not ABSENT}
+
+
+def same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and bool(one == other)
+
+
+# What an operation does
+
+
+class Refused(Exception):
+    """The operation would not have happened on this state."""
+
+
+def effect(op: Op, name: str, before: Any, mod: int) -> Any:
+    """What a write makes of a unit."""
+    kind, args = op.kind, op.args
+    if kind == "put":
+        return args[1]
+    if kind == "cas":
+        _need(mod == args[2], f"was at revision {mod}, not {args[2]}")
+        return args[1]
+    if kind in ("create", "setdefault"):
+        _need(before is ABSENT, "was there")
+        return args[1]
+    if kind == "delete":
+        _need(before is not ABSENT, "was not there")
+        return ABSENT
+    if kind == "pop":
+        _need(before is not ABSENT, "was not there")
+        _need(not op.ok or same(before, op.result), f"was {before}, told {op.result}")
+        return ABSENT
+    if kind == "leaf":
+        return {**_dict(before), args[1]: args[2]}
+    if kind == "unleaf":
+        found = dict(_dict(before))
+        _need(args[1] in found, "was not there")
+        del found[args[1]]
+        return found or ABSENT
+    if kind == "append":
+        found = [*_list(before), args[1]]
+        _need(not op.ok or op.result == f"/{name}/{len(found)}", f"is item {len(found)}, told {op.result}")
+        return found
+    if kind == "unitem":
+        items = list(_list(before))
+        _need(args[1] <= len(items), "was not there")
+        del items[args[1] - 1]
+        return items
+    if kind == "update":
+        return args[0][name]
+    assert kind == "txn", kind
+    return args[1][name]
+
+
+def _need(condition: bool, why: str) -> None:
+    if not condition:
+        raise Refused(why)
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    _need(value is ABSENT or isinstance(value, dict), "was no dict")
+    return value or {}
+
+
+def _list(value: Any) -> list[Any]:
+    _need(value is ABSENT or isinstance(value, list), "was no list")
+    return value or []
+
+
+def written(op: Op) -> list[str]:
+    """The units that a write is to."""
+    if op.kind in _READS:
+        return []
+    if op.kind == "update":
+        return list(op.args[0])
+    if op.kind == "txn":
+        return list(op.args[1])
+    return [op.args[0]]
+
+
+def brought(op: Op) -> set[int]:
+    """The values that it brings, by which it is known in etcd's history."""
+    if op.kind in ("put", "cas", "create", "setdefault", "append"):
+        return numbers(op.args[1])
+    if op.kind == "leaf":
+        return numbers(op.args[2])
+    if op.kind in ("update", "txn"):
+        return numbers(op.args[0 if op.kind == "update" else 1])
+    return set()
+
+
+Predicate = Callable[[Any, int, int], bool]
+"""Of a unit's value, revision and version."""
+
+
+def told_state(op: Op) -> dict[str, Predicate] | None:
+    """What an operation was told of the state: a condition on each unit. None when it was told nothing."""
+    kind, args, result = op.kind, op.args, op.result
+    if op.ok:
+        if kind == "read":
+            return {args[0]: lambda value, mod, version: same(value, result)}
+        if kind == "entry":
+            return {args[0]: lambda value, mod, version: [value, mod, version] == result}
+        if kind == "setdefault" and not same(result, args[1]):
+            return {args[0]: lambda value, mod, version: same(value, result)}
+        if kind in ("all", "items"):
+            return {name: _equals(result.get(name, ABSENT)) for name in args[0]}
+        return None
+    if op.outcome == "NotFound":
+        if kind == "unleaf":
+            return {args[0]: lambda value, mod, version: args[1] not in (value or {})}
+        if kind == "unitem":
+            return {args[0]: lambda value, mod, version: len(value or []) < args[1]}
+        return {args[0]: lambda value, mod, version: value is ABSENT}
+    if op.outcome == "KeyExists":
+        return {args[0]: lambda value, mod, version: value is not ABSENT}
+    if op.outcome == "Conflict" and kind == "cas":
+        return {args[0]: lambda value, mod, version: (0 if value is ABSENT else mod) != args[2]}
+    return None
+
+
+def _equals(wanted: Any) -> Predicate:
+    return lambda value, mod, version: same(value, wanted)
+
+
+# The check
+
+
+class Result(NamedTuple):
+    findings: list[Finding]
+    counts: Counter[str]
+    """How many operations had which outcome."""
+
+
+def check(truth: Truth, ops: Sequence[Op]) -> Result:
+    """Hold all operations against etcd's history."""
+    return _Check(History(truth), ops).run()
+
+
+class _Check:
+    def __init__(self, history: History, ops: Sequence[Op]) -> None:
+        self.history = history
+        self.ops = ops
+        self.findings: list[Finding] = []
+        self.place: dict[str, int] = {}
+        """The revisions of writes, by the ids of their operations."""
+        self.taken: dict[int, Op] = {}
+
+    def find(self, check: str, op: Op | None, detail: str) -> None:
+        who = f"{op.id} {op.kind} {op.args} ({op.outcome} {op.result}): " if op else ""
+        self.findings.append(Finding(check, who + detail))
+
+    def run(self) -> Result:
+        for op in self.ops:
+            self._locate(op)
+        self._explain_rest()
+        for revision, op in self.taken.items():
+            self._check_effect(op, revision)
+        self._check_order()
+        counts = Counter(op.outcome for op in self.ops)
+        return Result(self.findings, counts)
+
+    # Where each write took effect
+
+    def _locate(self, op: Op) -> None:
+        values = brought(op)
+        found = {revision for value in values for revision in self.history.entered.get(value, ())}
+        twice = [value for value in values if len(self.history.entered.get(value, ())) > 1]
+        told = op.result if op.ok and op.kind in _TELL_REVISION else None
+        if twice:
+            self.find("applied twice", op, f"at revisions {sorted(found)}")
+        elif len(found) > 1:
+            self.find("wrong effect", op, f"is spread over revisions {sorted(found)}")
+        if found:
+            self._settle(op, min(found), told)
+        elif told is not None:
+            if self._touches(told, written(op)) and told not in self.taken:
+                self._settle(op, told, told)
+            else:
+                self.find("lost write", op, f"etcd has nothing of it at revision {told}")
+        elif op.ok and op.kind == "pop":
+            self._settle_pop(op)
+        elif op.ok and values and not (op.kind == "setdefault" and not same(op.result, op.args[1])):
+            self.find("lost write", op, "etcd has nothing of it")
+
+    def _touches(self, revision: int, units: Iterable[str]) -> bool:
+        return set(units) <= set(self.history.touched.get(revision, ()))
+
+    def _settle(self, op: Op, revision: int, told: int | None) -> None:
+        if told is not None and told != revision:
+            self.find("wrong revision", op, f"is at revision {revision}")
+        if not op.ok and op.outcome != "unknown":
+            self.find("wrongly not applied", op, f"is at revision {revision}")
+        self.place[op.id] = revision
+        self.taken[revision] = op
+
+    def _settle_pop(self, op: Op) -> None:
+        """A pop is where the value that it returned went."""
+        unit = self.history.units.get(op.args[0])
+        for index in range(1, len(unit.values) if unit else 0):
+            assert unit is not None
+            if unit.values[index] is ABSENT and same(unit.values[index - 1], op.result):
+                self._settle(op, unit.revisions[index], None)
+                return
+        self.find("lost write", op, "etcd has nothing of it")
+
+    def _explain_rest(self) -> None:
+        """What brings no value of its own and was not acknowledged is known by what it did alone."""
+        doubtful: dict[str, list[Op]] = {}
+        for op in self.ops:
+            if op.id not in self.place and op.outcome == "unknown" and len(written(op)) == 1:
+                doubtful.setdefault(written(op)[0], []).append(op)
+        for revision, names in self.history.touched.items():
+            if revision in self.taken:
+                continue
+            for op in doubtful.get(names[0], ()) if len(names) == 1 else ():
+                if op.id not in self.place and self._fits(op, names[0], revision):
+                    self._settle(op, revision, None)
+                    break
+            else:
+                self.find("ghost write", None, f"nobody wrote {names} at revision {revision}")
+
+    def _fits(self, op: Op, name: str, revision: int) -> bool:
+        unit = self.history.units[name]
+        try:
+            wanted = effect(op, name, unit.at(revision - 1), unit.mod(revision - 1))
+        except Refused:
+            return False
+        return same(wanted, unit.at(revision)) and not brought(op)
+
+    def _check_effect(self, op: Op, revision: int) -> None:
+        units = written(op)
+        beside = set(self.history.touched[revision]) - set(units)
+        if beside:
+            self.find("wrong effect", op, f"touches {sorted(beside)} at revision {revision}")
+        if op.kind == "txn":
+            for name, value in (op.result or {}).items():
+                was = self._unit(name).at(revision - 1)
+                if not same(was, value):
+                    self.find(
+                        "wrong effect", op, f"read {value} of {name}, which was {was} before {revision}"
+                    )
+        for name in units:
+            unit = self._unit(name)
+            before, after = unit.at(revision - 1), unit.at(revision)
+            try:
+                wanted = effect(op, name, before, unit.mod(revision - 1))
+            except Refused as why:
+                self.find("wrong effect", op, f"at revision {revision} {name} {why}")
+                continue
+            if not same(wanted, after):
+                self.find("wrong effect", op, f"made {before} of {name} to {after} at revision {revision}")
+
+    def _unit(self, name: str) -> Unit:
+        return self.history.units.get(name) or Unit()
+
+    # Whether the one order agrees with time
+
+    def _check_order(self) -> None:
+        """Each operation as early as it can be: what began after it had ended stands behind it."""
+        ended: list[tuple[float, int]] = []
+        floor = 0
+        for op in sorted(self.ops, key=lambda op: op.began):
+            while ended and ended[0][0] < op.began:
+                floor = max(floor, heapq.heappop(ended)[1])
+            at = self.place.get(op.id)
+            if at is not None:
+                if at <= floor:
+                    self.find(
+                        "real-time order", op, f"is at revision {at}, and began after {floor} was known"
+                    )
+            elif (told := told_state(op)) is not None:
+                at = self._first(told, floor)
+                if at is None:
+                    self._unexplained(op, told, floor)
+            if at is not None and op.ended is not None and op.outcome != "unknown":
+                heapq.heappush(ended, (op.ended, at))
+
+    def _first(self, told: dict[str, Predicate], floor: int) -> int | None:
+        """The first revision from ``floor`` on at which all of the conditions hold."""
+        at = floor
+        while True:
+            moved = at
+            for name, holds in told.items():
+                unit = self._unit(name)
+                for index in range(unit.index(moved), len(unit.values)):
+                    if holds(unit.values[index], unit.revisions[index], unit.versions[index]):
+                        moved = max(moved, unit.revisions[index])
+                        break
+                else:
+                    return None
+            if moved == at:
+                return at
+            at = moved
+
+    def _unexplained(self, op: Op, told: dict[str, Predicate], floor: int) -> None:
+        if self._first(told, 0) is None:
+            self.find("wrong read", op, "etcd never had such a state")
+        else:
+            self.find("stale read", op, f"it began after revision {floor} was known")
+
+
+# What watchers were told
+
+
+def check_delivery(history: History, delivery: Delivery) -> Iterator[Finding]:
+    """Every revision once, in order, whole; and a comparison is exactly the difference of two states."""
+    wanted = [revision for revision in history.changes if delivery.start < revision <= delivery.end]
+    wanted = [revision for revision in sorted(wanted) if history.changes[revision]]
+    at, next_ = delivery.start, 0
+
+    def find(check: str, detail: str) -> Finding:
+        return Finding(f"watch, {check}", f"{delivery.name}: {detail}")
+
+    for told in delivery.told:
+        revision, changes = told.revision, {path: (value, before) for path, value, before in told.changes}
+        if len(changes) != len(told.changes):
+            yield find("whole", f"a path twice in revision {revision}")
+        if told.synthetic:
+            difference = history.difference(at, revision)
+            if {path: value for path, (value, _) in changes.items()} != difference:
+                yield find("whole", f"the gap from {at} to {revision} is not the difference of the states")
+            while next_ < len(wanted) and wanted[next_] <= revision:
+                next_ += 1
+        elif revision not in history.changes:
+            yield find("ghost", f"revision {revision} is not in etcd's history")
+        elif revision <= at:
+            yield find("order" if revision < at else "once", f"revision {revision} came after {at}")
+            continue
+        else:
+            if next_ < len(wanted) and wanted[next_] < revision:
+                yield find("once", f"revision {wanted[next_]} did not come before {revision}")
+            while next_ < len(wanted) and wanted[next_] <= revision:
+                next_ += 1
+            if changes != history.changes[revision]:
+                yield find("whole", f"revision {revision} came as {changes}, is {history.changes[revision]}")
+        at = max(at, revision)
+    if next_ < len(wanted):
+        yield find("once", f"{len(wanted) - next_} revisions did not come, first {wanted[next_]}")
+
+
+def check_members(truths: dict[str, Truth]) -> Iterator[Finding]:
+    """All members have the same history."""
+    (first, one), *others = truths.items()
+    for name, other in others:
+        if one != other:
+            at = next((a[0] for a, b in zip(one, other, strict=False) if a != b), "the end")
+            yield Finding("members", f"{first} and {name} differ from revision {at} on")

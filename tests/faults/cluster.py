@@ -1,0 +1,343 @@
+"""Three members of one cluster, in containers or as local processes, and what can be done to them."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import ExitStack
+from http.client import HTTPException
+from typing import Any
+
+import pytest
+
+from link_kv import local
+from tests.docker import engine
+from tests.processes import ask, until
+
+SAFE = (3, 5, 5)
+"""Before it, a member that is killed loses what it has acknowledged: then it is stopped instead."""
+
+_WHOLE_SECONDS = 60.0
+
+
+class Member(ABC):
+    """One member, that can be killed, frozen, stopped and started."""
+
+    def __init__(self, name: str, endpoint: str) -> None:
+        self.name = name
+        self.endpoint = endpoint
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    @abstractmethod
+    def running(self) -> bool: ...
+
+    @abstractmethod
+    def kill(self) -> None:
+        """SIGKILL."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """SIGTERM, and wait for its end; the data stay."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it again. Does not wait until it serves: that may take a majority."""
+
+    @abstractmethod
+    def pause(self) -> None:
+        """SIGSTOP."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """SIGCONT."""
+
+    @abstractmethod
+    def log(self) -> str:
+        """The end of what it logged."""
+
+    def disconnect(self, *, everything: bool) -> None:
+        raise NotImplementedError(f"{self} cannot be taken off its network")
+
+    def connect(self) -> None:
+        raise NotImplementedError(f"{self} cannot be taken off its network")
+
+    def ask(self, path: str, body: object, timeout: float = 5) -> Any:
+        """What its HTTP gateway answers. Raises `OSError`, `HTTPException` or `ValueError`."""
+        return ask(self.endpoint, path, body, timeout=timeout)
+
+    def healthy(self) -> bool:
+        """Whether it answers a read that needs a majority."""
+        with contextlib.suppress(OSError, HTTPException, ValueError):
+            return "header" in self.ask("/v3/kv/range", {"key": "YQ=="}, 2)
+        return False
+
+    def status(self) -> Any:
+        with contextlib.suppress(OSError, HTTPException, ValueError):
+            return self.ask("/v3/maintenance/status", {}, 2)
+        return {}
+
+
+class Cluster(ABC):
+    """Three members. A context manager that ends them."""
+
+    kind: str
+    version: tuple[int, ...]
+    image = ""
+    """The image of its containers, as a report names it."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = list(members)
+        self.endpoints = [member.endpoint for member in members]
+        self._off: list[Member] = []
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @property
+    def partitions(self) -> bool:
+        """Whether the members' network can be cut."""
+        return False
+
+    def cut(self, members: Sequence[Member], *, everything: bool = False) -> None:
+        """Take members off the network on which they reach each other, or off that of clients as well."""
+        for member in members:
+            self._off.append(member)
+            member.disconnect(everything=everything)
+
+    def mend(self) -> None:
+        """Everyone is on the network again."""
+        while self._off:
+            self._off.pop().connect()
+
+    @property
+    def safe(self) -> bool:
+        """Whether its members survive SIGKILL without a loss."""
+        return self.version >= SAFE
+
+    def leader(self, seconds: float = 20) -> Member:
+        """The member that leads."""
+        found: list[Member] = []
+
+        def told() -> bool:
+            for member in self.members:
+                status = member.status()
+                if status.get("leader", "0") == status.get("header", {}).get("member_id"):
+                    found[:] = [member]
+                    return True
+            return False
+
+        until(told, seconds)
+        return found[0]
+
+    def follower(self) -> Member:
+        leader = self.leader()
+        return next(member for member in self.members if member is not leader)
+
+    def whole(self) -> None:
+        """Undo what was done to it, and wait until every member serves."""
+        self.mend()
+        for member in self.members:
+            if member.running:
+                member.resume()
+            else:
+                member.start()
+        try:
+            until(lambda: all(member.healthy() for member in self.members), _WHOLE_SECONDS)
+        except AssertionError:
+            logs = "\n".join(f"{member}: {member.log()}" for member in self.members if not member.healthy())
+            raise AssertionError(f"the cluster did not become whole again\n{logs}") from None
+
+    def revision(self) -> int:
+        """The revision of now, at least."""
+        return max(int(member.status().get("header", {}).get("revision", 0)) for member in self.members)
+
+
+# Local processes
+
+
+class _Process(Member):
+    def __init__(self, etcd: local.LocalEtcd, name: str) -> None:
+        super().__init__(name, etcd.endpoints[0])
+        self._etcd = etcd
+
+    @property
+    def running(self) -> bool:
+        return self._etcd.running
+
+    def kill(self) -> None:
+        self._etcd.kill()
+
+    def stop(self) -> None:
+        process = self._etcd._started()
+        process.end()
+
+    def start(self) -> None:
+        self._etcd.restart(wait=False)
+
+    def pause(self) -> None:
+        self._etcd.pause()
+
+    def resume(self) -> None:
+        self._etcd.resume()
+
+    def log(self) -> str:
+        return "\n".join(self._etcd.log[-20:])
+
+
+class Processes(Cluster):
+    """Local processes. Their network is loopback, which cannot be cut between two of them."""
+
+    kind = "processes"
+
+    def __init__(self) -> None:
+        self._cluster = local.start_cluster(3)
+        members = self._cluster.members
+        self.version = tuple(map(int, members[0].version.split(".")))
+        super().__init__([_Process(etcd, f"member {n}") for n, etcd in enumerate(members, 1)])
+
+    def close(self) -> None:
+        for member in self.members:
+            if member.running:
+                member.resume()
+        self._cluster.stop()
+
+
+# Containers
+
+
+class _Container(Member):
+    def __init__(self, container: Any, name: str, port: int, clients: Any, peers: Any) -> None:
+        super().__init__(name, f"127.0.0.1:{port}")
+        self._container = container
+        self._networks = {"clients": clients, "peers": peers}
+
+    @property
+    def running(self) -> bool:
+        self._container.reload()
+        return bool(self._container.status == "running")
+
+    def kill(self) -> None:
+        self._container.kill()
+        self._container.wait()
+
+    def stop(self) -> None:
+        self._container.stop(timeout=10)
+
+    def start(self) -> None:
+        self._container.start()
+
+    def pause(self) -> None:
+        self._container.kill(signal="SIGSTOP")
+
+    def resume(self) -> None:
+        self._container.kill(signal="SIGCONT")
+
+    def log(self) -> str:
+        return str(self._container.logs(tail=20).decode(errors="replace"))
+
+    def disconnect(self, *, everything: bool) -> None:
+        for name, network in self._networks.items():
+            if everything or name == "peers":
+                network.disconnect(self._container)
+
+    def connect(self) -> None:
+        self._container.reload()
+        attached = self._container.attrs["NetworkSettings"]["Networks"]
+        for network in self._networks.values():
+            if network.name not in attached:
+                network.connect(self._container, aliases=[_alias(self.name)])
+
+
+def _alias(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+class Containers(Cluster):
+    """Containers on two networks of their own: one for the members alone, one on which clients reach them."""
+
+    kind = "containers"
+
+    def __init__(self) -> None:
+        docker = engine.connect()
+        image, self.image = engine.image(docker)
+        self._name = f"link-kv-faults-{secrets.token_hex(4)}"
+        self._stack = ExitStack()
+        try:
+            clients, peers = (self._network(docker, f"{self._name}-{what}") for what in ("clients", "peers"))
+            ports = local._free_ports(3)
+            names = [f"member {number}" for number in range(1, 4)]
+            members = [
+                self._member(docker, image, name, names, port, clients, peers)
+                for name, port in zip(names, ports, strict=True)
+            ]
+            super().__init__(members)
+            for member in members:
+                member.start()
+            until(lambda: all(member.healthy() for member in members), _WHOLE_SECONDS)
+            self.version = tuple(map(int, members[0].status()["version"].split(".")))
+        except BaseException:
+            self.close()
+            raise
+
+    def _network(self, docker: Any, name: str) -> Any:
+        network = docker.networks.create(name, driver="bridge")
+        self._stack.callback(network.remove)
+        return network
+
+    def _member(
+        self, docker: Any, image: Any, name: str, names: list[str], port: int, clients: Any, peers: Any
+    ) -> _Container:
+        alias = _alias(name)
+        container = docker.containers.create(
+            image.id,
+            name=f"{self._name}-{alias}",
+            network=clients.name,
+            ports={"2379/tcp": ("127.0.0.1", port)},
+            environment={
+                "ETCD_NAME": alias,
+                "ETCD_DATA_DIR": "/link_kv/data",
+                "ETCD_LISTEN_CLIENT_URLS": "http://0.0.0.0:2379",
+                "ETCD_ADVERTISE_CLIENT_URLS": f"http://127.0.0.1:{port}",
+                "ETCD_LISTEN_PEER_URLS": "http://0.0.0.0:2380",
+                "ETCD_INITIAL_ADVERTISE_PEER_URLS": f"http://{alias}:2380",
+                "ETCD_INITIAL_CLUSTER": ",".join(
+                    f"{_alias(each)}=http://{_alias(each)}:2380" for each in names
+                ),
+                "ETCD_INITIAL_CLUSTER_TOKEN": self._name,
+                # Only a crash of the machine could show the difference.
+                "ETCD_UNSAFE_NO_FSYNC": "true",
+            },
+        )
+        self._stack.callback(container.remove, force=True, v=True)
+        peers.connect(container, aliases=[alias])
+        return _Container(container, name, port, clients, peers)
+
+    @property
+    def partitions(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def start(where: str = "") -> Cluster:
+    """A cluster in containers where an engine answers, else of processes; or as ``where`` says."""
+    if where == "processes":
+        return Processes()
+    try:
+        return Containers()
+    except pytest.UsageError:
+        if where == "containers":
+            raise
+        return Processes()

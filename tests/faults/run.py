@@ -1,0 +1,71 @@
+"""What all checks of one run share: the cluster, the seed, where things are kept, and what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults.checker import Finding
+from tests.faults.cluster import Cluster
+from tests.faults.profiles import Profile
+from tests.wire.proxy import Proxy
+
+
+@dataclass
+class Outcome:
+    """What one check came to."""
+
+    name: str
+    figures: str = ""
+    findings: list[Finding] = field(default_factory=list)
+    void: str = ""
+    """Why it says nothing, if it does."""
+    seconds: float = 0.0
+
+    @property
+    def verdict(self) -> str:
+        if self.findings:
+            return "FAILED"
+        return "void" if self.void else "passed"
+
+    def need(self, figure: float, least: float, what: str) -> None:
+        """Void unless there was enough of something to tell."""
+        if figure < least:
+            self.void = f"{figure:.10g} {what}, {least:.10g} are asked for"
+
+    def demand(self, condition: bool, check: str, detail: str) -> None:
+        if not condition:
+            self.findings.append(Finding(check, detail))
+
+
+@dataclass
+class Run:
+    profile: Profile
+    seed: int
+    cluster: Cluster
+    directory: Path
+    """Where this run writes down what happens."""
+    verbose: bool = False
+    began: float = field(default_factory=time.monotonic)
+
+    def say(self, *words: object) -> None:
+        print(f"{time.monotonic() - self.began:6.1f} s ", *words, flush=True)
+
+    def note(self, line: str) -> None:
+        if self.verbose:
+            self.say("  ", line)
+
+    def dice(self, name: str) -> random.Random:
+        """A source of chance for one purpose, the same for the same seed."""
+        return random.Random(f"{self.seed} {name}")
+
+    @contextlib.contextmanager
+    def proxies(self) -> Iterator[list[Proxy]]:
+        """A link to each member that can be disturbed."""
+        with ExitStack() as stack:
+            yield [stack.enter_context(Proxy(endpoint)) for endpoint in self.cluster.endpoints]

@@ -1,0 +1,55 @@
+"""etcd's own history, read by a fresh watch from each member, piece by piece before it is compacted away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.faults.checker import Finding, check_members
+from tests.faults.cluster import Cluster
+from tests.faults.records import Event, Log, Truth
+from tests.live.history import Recorder, compact
+
+_SECONDS = 120.0
+
+
+class TruthReader:
+    """Reads the history of a prefix from each member, and writes down what they agree on."""
+
+    def __init__(self, cluster: Cluster, prefix: str, path: Path) -> None:
+        self._cluster = cluster
+        self._prefix = prefix
+        self._log = Log(path)
+        self.truth: Truth = []
+        self.read = 0
+        self.findings: list[Finding] = []
+
+    def extend(self, revision: int) -> None:
+        """Read on up to a revision that changes something here. The cluster must be whole."""
+        pieces: dict[str, Truth] = {}
+        for member in self._cluster.members:
+            with Recorder([member.endpoint], self._prefix, start=self.read + 1) as recorder:
+                recorder.wait(revision, _SECONDS)
+                pieces[member.name] = [
+                    (at, [self._event(recorder, key, value) for key, value in events.items()])
+                    for at, events in sorted(recorder.events.items())
+                    if at <= revision
+                ]
+        self.findings += check_members(pieces)
+        piece = next(iter(pieces.values()))
+        for line in piece:
+            self._log.note(line)
+        self.truth += piece
+        self.read = revision
+
+    @staticmethod
+    def _event(recorder: Recorder, key: bytes, value: bytes | None) -> Event:
+        relative = key[len(recorder.prefix) :].decode()
+        return relative, None if value is None else value.decode()
+
+    def compact(self, revision: int) -> None:
+        """Forget in etcd what was read here, up to a revision at most."""
+        assert revision <= self.read
+        compact(self._cluster.endpoints[0], revision)
+
+    def close(self) -> None:
+        self._log.close()
