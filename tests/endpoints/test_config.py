@@ -1,0 +1,148 @@
+"""A configuration file of endpoints, and how its mistakes are told."""
+
+from __future__ import annotations
+
+import re
+from textwrap import dedent
+
+import pytest
+
+from link_kv import ConfigError
+from link_kv._core import endpoint_config
+from link_kv._core.endpoint_config import FLAG, NUMBER, TABLE, TEXT, Accepted
+
+
+def find(module: str, provider: bool) -> Accepted:
+    if module == "kv_store" and provider:
+        return Accepted(dict, {})
+    if module == "kv_store_key" and not provider:
+        return Accepted(
+            int,
+            {"initial_value": endpoint_config.ANY, "get_on_set": FLAG, "max_interval": NUMBER, "unit": TEXT},
+        )
+    raise ConfigError(f"{module!r} is no module")
+
+
+def read(text: str) -> endpoint_config.Configuration:
+    return endpoint_config.read(dedent(text).lstrip("\n"), "kv.yaml", find)
+
+
+SEED = """
+    providers:
+      - name: kv_example
+        module: kv_store
+        endpoints:
+          - name: foo
+            module: kv_store_key
+          - name: bar
+            module: kv_store_key
+            initial_value: {a: [1, on]}
+            get_on_set: yes
+"""
+
+
+def test_what_it_says() -> None:
+    found = read(SEED)
+    [provider] = found.providers
+    assert (provider.name, provider.kind, provider.at.line) == ("kv_example", dict, 2)
+    foo, bar = provider.endpoints
+    assert (foo.name, foo.keywords, foo.kind) == ("foo", {}, int)
+    assert bar.keywords == {"initial_value": {"a": [1, True]}, "get_on_set": True}
+    assert found.node is None
+    assert found.setup_calls == []
+
+
+def test_a_node_and_setup_calls() -> None:
+    found = read(
+        SEED
+        + """
+    nodename: somenode
+    setup_calls:
+      - target: foo
+        method: on_set
+        args: 3.1
+      - {target: kv_example, method: schedule, args: [on], kwargs: {routing_key_specifier: x}}
+"""
+    )
+    assert found.node == "somenode"
+    assert [(call.target, call.method, call.args, call.kwargs) for call in found.setup_calls] == [
+        ("foo", "on_set", [3.1], {}),
+        ("kv_example", "schedule", [True], {"routing_key_specifier": "x"}),
+    ]
+
+
+def test_the_text_of_dripline_lacks_a_space() -> None:
+    text = SEED.replace("- name: foo", "-name: foo")
+    with pytest.raises(ConfigError, match=r"kv\.yaml, line 5, column 7: a space is missing after the dash"):
+        read(text)
+    verbatim = text.replace("- name: bar", "-name: bar")
+    with pytest.raises(ConfigError, match="line 5, column 7: a space is missing after the dash"):
+        read(verbatim)
+    with pytest.raises(ConfigError, match="line 4, column 7: a space is missing after the dash"):
+        read(
+            """
+            providers:
+              - name: kv_example
+                endpoints:
+                  -name: foo
+                module: kv_store
+            """
+        )
+
+
+NO_KEYWORD = (
+    "'inital_value' is no keyword of an endpoint of module kv_store_key; did you mean 'initial_value'"
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("initial_value", "inital_value", f"line 9, column 9: {NO_KEYWORD}"),
+        ("get_on_set: yes", "get_on_set: maybe", "line 10, column 21: get_on_set: 'maybe' is not true or"),
+        ("get_on_set: yes", "max_interval: true", "max_interval: True is not a number"),
+        ("get_on_set: yes", "get_on_set: 1", "get_on_set: 1 is not true or false"),
+        ("name: foo", "name: 5", "line 5, column 15: name: 5 is not a text"),
+        ("name: foo", "name: BAR", "line 7, column 15: the name 'bar' is at line 5 already"),
+        ("module: kv_store_key\n", "\n", "line 5, column 9: an endpoint needs a 'module'"),
+        ("module: kv_store\n", "module: kv_shop\n", "line 3, column 13: module: 'kv_shop' is no module"),
+        ("providers:", "provider:", "'provider' is no keyword of the file; did you mean 'providers'"),
+        ("- name: kv_example", "- name: [", "line 4, column 14: expected"),
+        ("- name: kv_example", "- name: &a kv_example\n    name: x", "'name' is given twice"),
+        ("- name: kv_example", "- just text\n  - name: kv", "line 2, column 5: a provider is a mapping"),
+        ("{a: [1, on]}", "!!python/object/apply:os.getcwd []", "os.getcwd: what a tag asks for is not made"),
+        ("{a: [1, on]}", "!!python/name:os.getcwd", "could not determine a constructor for the tag"),
+        ("- name: kv_example", "- 7: x\n    name: kv_example", "7 is no keyword of a provider"),
+    ],
+)
+def test_a_mistake_has_its_place(old: str, new: str, message: str) -> None:
+    text = dedent(SEED).lstrip("\n").replace(old, new, 1)
+    with pytest.raises(ConfigError, match=message) as raised:
+        endpoint_config.read(text, "kv.yaml", find)
+    assert re.match(r"kv\.yaml(, line \d+, column \d+)?: ", str(raised.value))
+
+
+def test_what_is_no_configuration() -> None:
+    for text, message in (
+        ("", "is empty"),
+        ("[]", "the file is a mapping"),
+        ("a: 5", "'a' is no keyword"),
+        ("providers: &a [*a]", "contains itself"),
+        ("providers: 5", "providers: is a list"),
+        ("node: x", "has no providers"),
+        ("\x00", "is no YAML"),
+        ("[" * 3000, "nested too deeply|line"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read(text)
+    assert read("providers:").providers == []
+
+
+def test_tables_are_plain() -> None:
+    def with_table(module: str, provider: bool) -> Accepted:
+        return Accepted(dict, {"table": TABLE})
+
+    found = endpoint_config.read(
+        "providers: [{name: a, module: b, table: {on: 1, '2': {x: [y]}}}]", "kv.yaml", with_table
+    )
+    assert found.providers[0].keywords == {"table": {True: 1, "2": {"x": ["y"]}}}
