@@ -246,7 +246,7 @@ def _sealed(model: type[M], at: Place, client: EtcdMiddleware) -> type[M]:
     """A subclass that reads etcd, and whose instances cannot be changed once they are made."""
 
     def refuse(self: Any, name: str, *value: Any) -> None:
-        if _building.get() is None:
+        if _building.get() is None and not name.startswith("_"):
             raise TypeError(
                 f"{model.__name__}.{name}: settings in force are never changed; write to {at.path} in etcd"
             )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, Field, PrivateAttr, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from link_kv import EtcdMiddleware
@@ -181,6 +181,20 @@ def test_trees_become_nested_models(etcd_client: EtcdMiddleware) -> None:
     assert now.several == [Database(version="2"), Database(host="b")]
 
 
+def test_fields_go_by_their_names_or_aliases(etcd_client: EtcdMiddleware) -> None:
+    class Named(BaseSettings):
+        model_config = SettingsConfigDict(populate_by_name=True)
+
+        version: str = Field("", validation_alias="the-version")
+        other: str = Field("", validation_alias=AliasChoices("o", "the-other"))
+
+    etcd_client[PATH] = {"the-version": 1.10, "the-other": 2}
+    with follow(Named, PATH, client=etcd_client) as followed:
+        assert (followed.current.version, followed.current.other) == ("1.1", "2")
+        assert followed.wait(etcd_client.put(PATH, {"version": 5}), 10)
+        assert (followed.current.version, followed.current.other) == ("5", "")
+
+
 # Following
 
 
@@ -278,6 +292,19 @@ def test_settings_in_force_cannot_be_changed(etcd_client: EtcdMiddleware) -> Non
         again = pickle.loads(pickle.dumps(now))
         assert type(again) is Server
         assert again.port == 8080
+
+
+def test_what_is_private_to_a_model_stays_its_own(etcd_client: EtcdMiddleware) -> None:
+    class Counting(BaseSettings):
+        port: int = 1
+        _reads: int = PrivateAttr(0)
+
+        def read(self) -> int:
+            self._reads += 1
+            return self._reads
+
+    with follow(Counting, PATH, client=etcd_client) as followed:
+        assert (followed.current.read(), followed.current.read()) == (1, 2)
 
 
 def test_the_environment_goes_before_etcd(

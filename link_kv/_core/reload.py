@@ -334,7 +334,12 @@ class Following(Generic[T]):
             self._dirty = False
             trees = [] if self._closed else [listener.take() for listener in self._listeners]
         if trees:
-            self._consider(trees)
+            try:
+                self._consider(trees)
+            except (
+                BaseException
+            ):  # such as an attribute of the program's that ends it: the next must be heard
+                log.exception("%s: revision %d was not dealt with", trees[0].at.path, _revision(trees))
         with self._hub.changed:
             self._scheduled = self._dirty
             return self._due if self._dirty else None
