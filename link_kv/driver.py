@@ -15,13 +15,11 @@ program runs. Needs the extra ``link_kv[conf]``.
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any, Literal, NamedTuple
@@ -42,11 +40,11 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("link_kv.driver needs b3j0f.conf: pip install 'link_kv[conf]'") from error
 
-from link_kv._core import conf_tree, last_known
+from link_kv._core import conf_hooks, conf_tree, last_known
 from link_kv._core.applied import TTL
 from link_kv._core.calls import run
 from link_kv._core.conf_parameters import declared_in, parameter, text_of_parameter
-from link_kv._core.conf_reload import Reload, Trial, caught_up, find, trying
+from link_kv._core.conf_reload import Reload, Trial, find, trying
 from link_kv._core.conf_tree import Stored
 from link_kv._core.reload import SETTLE
 from link_kv.errors import ConfigError, LinkKVError, Unavailable
@@ -70,11 +68,8 @@ __all__ = [
     "configuration",
     "watch",
 ]
-_log = logging.getLogger(__name__)
 
-_in_force: ContextVar[bool] = ContextVar("link_kv_conf_in_force", default=False)
-"""Whether the configuration that was read last will do."""
-_decorating: ContextVar[bool] = ContextVar("link_kv_conf_decorating", default=False)
+_log = logging.getLogger(__name__)
 
 
 class Source(NamedTuple):
@@ -200,7 +195,7 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
         trial = trying.get()
         if trial is not None and rscpath in trial.stored:
             return self._tried(rscpath, conf, trial)
-        read = self._reads.get(rscpath) if _in_force.get() else None
+        read = self._reads.get(rscpath) if conf_hooks.in_force.get() else None
         if read is None or not read.stored.categories:
             read = self._read(rscpath, logger)
         if not read.stored.categories:
@@ -481,37 +476,4 @@ def watch(
     return reload
 
 
-def _read_only_to_apply() -> None:
-    """Let b3j0f's `Configurable` read when it decorates and applies, and not when it instantiates and calls.
-
-    It calls its `getconf` for all four: with arguments to apply, and without for the other three.
-    """
-    read, decorate = Configurable.getconf, Configurable._bind_target
-    intercept = Configurable._interception
-
-    @functools.wraps(read)
-    def getconf(self: Any, *args: Any, **kwargs: Any) -> Any:
-        token = _in_force.set(not (args or kwargs or _decorating.get()))
-        try:
-            return read(self, *args, **kwargs)
-        finally:
-            _in_force.reset(token)
-
-    @functools.wraps(decorate)
-    def bind_target(self: Any, *args: Any, **kwargs: Any) -> Any:
-        token = _decorating.set(True)
-        try:
-            return decorate(self, *args, **kwargs)
-        finally:
-            _decorating.reset(token)
-
-    @functools.wraps(intercept)
-    def interception(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with caught_up(self):
-            return intercept(self, *args, **kwargs)
-
-    Configurable.getconf, Configurable._bind_target = getconf, bind_target
-    Configurable._interception = interception
-
-
-_read_only_to_apply()
+conf_hooks.install(EtcdConfDriver)

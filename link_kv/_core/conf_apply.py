@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from b3j0f.conf import Parameter
 
@@ -27,6 +27,10 @@ _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", dict:
 _TYPES |= dict.fromkeys((list, tuple, set, frozenset), "array")
 
 
+Good = dict[tuple[str, str, str], str]
+"""Texts that fitted, by path, category and name."""
+
+
 class Values(NamedTuple):
     """What a configuration comes to."""
 
@@ -34,6 +38,10 @@ class Values(NamedTuple):
     """Values by the names of parameters: of categories that have the same name, the last one's."""
     foreign: frozenset[str]
     """Names that the program does not declare."""
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        return {name: value for name, value in self.named.items() if name not in self.foreign}
 
 
 class _Known:
@@ -60,6 +68,15 @@ class _Known:
         self.value = text if self.declared is None else read(self.declared, text)
         self.text = text
 
+    def fits(self, text: str | None) -> bool:
+        """Whether a text could be read; then that is the value."""
+        try:
+            if text is not None:
+                self.take(text)
+        except ValueError:
+            return False  # it was good for another type
+        return text is not None
+
 
 def _default(declared: Any) -> Any:
     """What a parameter is worth when etcd has none."""
@@ -80,10 +97,12 @@ class Applier:
         }
         self._known: dict[tuple[str, str, str], _Known] = {}
 
-    def read(self, configurations: Mapping[str, Stored]) -> tuple[Values, dict[str, str]]:
+    def read(
+        self, configurations: Mapping[str, Stored], good: Good | None = None
+    ) -> tuple[Values, dict[str, str]]:
         """The values of configurations, later ones over earlier ones, and problems by their paths.
 
-        What does not fit is left out.
+        What does not fit is left out, or stands as in ``good``, the texts that fitted last.
         """
         problems: dict[str, str] = {}
         merged: dict[str, dict[Any, Any]] = {name: {**found} for name, found in self._defaults.items()}
@@ -102,7 +121,11 @@ class Applier:
                             known.take(text)
                         except ValueError as error:
                             problems[f"{path}/{encode_name(cname)}/{encode_name(name)}"] = str(error)
-                            continue
+                            if good is None or not known.fits(good.get((path, cname, name))):
+                                continue
+                        else:
+                            if good is not None:
+                                good[path, cname, name] = text
                     if known.value is not None:
                         values[known.key] = known.value
                     if known.declared is None:
@@ -117,6 +140,31 @@ class Applier:
 def has_parts(conf: Any, stored: Iterable[str]) -> bool:
     """Whether there are sub-configurables, which only b3j0f.conf itself applies."""
     return any(name.startswith(_SUB) for name in (*conf, *stored))
+
+
+def apply(configurable: Any, driver: Driver, targets: list[Any], logger: Any) -> bool:
+    """What `Configurable.applyconfiguration` does; False where only that can, and nothing was done."""
+    paths = [rscpath for path in configurable.paths for rscpath in driver.rscpaths(path)]
+    stored = {path: driver._read(path, logger).stored for path in paths}
+    if has_parts(configurable.conf, [name for each in stored.values() for name in each.categories]):
+        return False
+    values, problems = Applier(configurable.conf).read(stored, driver._good)
+    for path in paths:
+        own = {name: why for name, why in problems.items() if name == path or name.startswith(f"{path}/")}
+        driver._report(path, own, logger)
+    for target in targets:
+        assign(target, values.named if configurable.foreigns else values.declared)
+    return True
+
+
+class Driver(Protocol):
+    """What applying needs of an `EtcdConfDriver`."""
+
+    _good: Good
+
+    def rscpaths(self, path: str) -> list[str]: ...
+    def _read(self, path: str, logger: Any) -> Any: ...
+    def _report(self, path: str, problems: dict[str, str], logger: Any) -> None: ...
 
 
 # Instances
