@@ -304,7 +304,7 @@ class _Feed(Consumer):
 
     def tell(self, state: WatchState, error: LinkKVError | None = None, *, reconnected: bool = False) -> None:
         self._state, self.error = state, error
-        for item in self._store._state.cells():
+        for item in self._store._state.listened():
             for registration in item._listeners:
                 registration.tell(state, error, reconnected=reconnected)
 

@@ -961,6 +961,9 @@ def test_history_that_is_gone_is_made_up_for(server: local.LocalEtcd) -> None:
         assert "b" not in store
         assert store.state == "live"
         assert [handle.stats.gaps for handle in handles] == [1, 1, 1]
+        until(lambda: [handle.state for handle in handles] == ["live"] * 3)  # the one that is gone as well
+        proxy.close()
+        until(lambda: [handle.state for handle in handles] == ["stale"] * 3)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")

@@ -155,6 +155,10 @@ class StoreState(Generic[C]):
         known = [cell for cell in self._by_segment.values() if cell._known]
         return sorted(known, key=lambda cell: (int(cell.key) if is_index(cell.key) else 0, cell.key))
 
+    def listened(self) -> list[C]:
+        """All items that somebody listens to, those that are no more as well."""
+        return [cell for cell in self._by_segment.values() if cell._listeners]
+
     # Following
 
     def load(self, replica: Replica, seen: float) -> None:

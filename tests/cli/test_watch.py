@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from link_kv import EtcdMiddleware, get, local
+from tests.wire.proxy import Proxy
 
-from .command import end, line, link_kv
+from .command import end, line, link_kv, on_terminal
+from .conftest import Cli
 
 
 @pytest.fixture
@@ -98,6 +100,44 @@ def test_through_a_restart(watching: list[subprocess.Popen[str]], tmp_path: Path
             assert process.stderr.readline().endswith("changes come again\n")
             assert cells(process) == ["=", "oven.temp", "2"]
             assert interrupted(process) == (0, "", "")
+
+
+def test_history_that_is_gone_is_told(watching: list[subprocess.Popen[str]], tmp_path: Path) -> None:
+    with (
+        local.start() as server,
+        Proxy(server.endpoints[0]) as proxy,
+        EtcdMiddleware(endpoints=[proxy.endpoint]) as reached,
+        EtcdMiddleware(endpoints=server.endpoints) as client,
+    ):
+        client["/oven"] = {"temp": 1, "door": 1}
+        process = watch(watching, reached, tmp_path, "oven")
+        assert len([cells(process) for _ in range(2)]) == 2
+        proxy.close()
+        assert process.stderr is not None
+        assert "changes do not come at the moment" in process.stderr.readline()
+        client["/oven/temp"] = 2
+        del client["/oven/door"]
+        etcd3 = client.etcd3
+        etcd3.compact(client.put("/oven/temp", 3))
+        etcd3.close()
+        proxy.reopen()
+        assert {tuple(cells(process)) for _ in range(2)} == {("~", "oven.temp", "3"), ("~", "oven.door")}
+        # etcd opens the watch again before it says that what it asks for was compacted.
+        told = [process.stderr.readline()]
+        while "history is gone" not in told[-1]:
+            assert re.search("changes come again$|changes do not come at the moment", told[-1]), told
+            told.append(process.stderr.readline())
+        assert told[-1].endswith("changes come again; history is gone, ~ marks what was inferred\n")
+        client["/oven/temp"] = 4
+        assert cells(process) == ["=", "oven.temp", "4"]
+        assert interrupted(process) == (0, "", "")
+
+
+def test_on_a_terminal_there_are_colours(cli: Cli, etcd_client: EtcdMiddleware) -> None:
+    etcd_client["/oven"] = {"temp": 20}
+    status, text = on_terminal(*cli.options, "watch", "oven", talk=(("oven.temp", "\x03"),))
+    assert status == 0
+    assert re.search("\x1b\\[33m=\x1b\\[0m  \x1b\\[36moven.temp\x1b\\[0m  20", text), text
 
 
 def test_a_mistake_is_one_line(
