@@ -6,6 +6,7 @@ import argparse
 import logging
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -36,6 +37,8 @@ def main() -> int:
     directory.mkdir(parents=True, exist_ok=True)
     # What the clients log of the faults is for whoever looks into a failure.
     logging.basicConfig(filename=directory / "log", level=logging.INFO)
+    # As Ctrl-C: what is stopped in an orderly way removes its containers.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     outcomes: list[Outcome] = []
     with clusters.start(args.where) as cluster:
         run = Run(profile, seed, cluster, directory, args.verbose)

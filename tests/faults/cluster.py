@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -204,7 +205,7 @@ class Processes(Cluster):
         self._cluster = local.start_cluster(3)
         members = self._cluster.members
         self.version = tuple(map(int, members[0].version.split(".")))
-        super().__init__([_Process(etcd, f"member {n}") for n, etcd in enumerate(members, 1)])
+        super().__init__([_Process(etcd, f"member-{n}") for n, etcd in enumerate(members, 1)])
 
     def close(self) -> None:
         for member in self.members:
@@ -217,10 +218,10 @@ class Processes(Cluster):
 
 
 class _Container(Member):
-    def __init__(self, container: Any, name: str, port: int, clients: Any, peers: Any) -> None:
+    def __init__(self, container: Any, name: str, port: int, networks: dict[str, tuple[Any, str]]) -> None:
         super().__init__(name, f"127.0.0.1:{port}")
         self._container = container
-        self._networks = {"clients": clients, "peers": peers}
+        self._networks = networks
 
     @property
     def running(self) -> bool:
@@ -247,20 +248,16 @@ class _Container(Member):
         return str(self._container.logs(tail=20).decode(errors="replace"))
 
     def disconnect(self, *, everything: bool) -> None:
-        for name, network in self._networks.items():
+        for name, (network, _) in self._networks.items():
             if everything or name == "peers":
                 network.disconnect(self._container)
 
     def connect(self) -> None:
         self._container.reload()
         attached = self._container.attrs["NetworkSettings"]["Networks"]
-        for network in self._networks.values():
+        for network, address in self._networks.values():
             if network.name not in attached:
-                network.connect(self._container, aliases=[_alias(self.name)])
-
-
-def _alias(name: str) -> str:
-    return name.replace(" ", "-")
+                network.connect(self._container, ipv4_address=address)
 
 
 class Containers(Cluster):
@@ -274,12 +271,10 @@ class Containers(Cluster):
         self._name = f"link-kv-faults-{secrets.token_hex(4)}"
         self._stack = ExitStack()
         try:
-            clients, peers = (self._network(docker, f"{self._name}-{what}") for what in ("clients", "peers"))
+            networks = {what: self._network(docker, what) for what in ("clients", "peers")}
             ports = local._free_ports(3)
-            names = [f"member {number}" for number in range(1, 4)]
             members = [
-                self._member(docker, image, name, names, port, clients, peers)
-                for name, port in zip(names, ports, strict=True)
+                self._member(docker, image, number, port, networks) for number, port in enumerate(ports)
             ]
             super().__init__(members)
             for member in members:
@@ -290,38 +285,53 @@ class Containers(Cluster):
             self.close()
             raise
 
-    def _network(self, docker: Any, name: str) -> Any:
-        network = docker.networks.create(name, driver="bridge")
+    def _network(self, docker: Any, what: str) -> tuple[Any, list[str]]:
+        """A network and the addresses of the members on it.
+
+        Each member has always the same one: who comes back with another's has a cluster to sort out that no
+        cable could have mixed up. Docker finds a free subnet, but lets choose only in one that it was told.
+        """
+        from docker.types import IPAMConfig, IPAMPool
+
+        probe = docker.networks.create(f"{self._name}-probe", driver="bridge")
+        probe.reload()
+        subnet = probe.attrs["IPAM"]["Config"][0]["Subnet"]
+        probe.remove()
+        ipam = IPAMConfig(pool_configs=[IPAMPool(subnet=subnet)])
+        network = docker.networks.create(f"{self._name}-{what}", driver="bridge", ipam=ipam)
         self._stack.callback(network.remove)
-        return network
+        first = ipaddress.ip_network(subnet).network_address
+        return network, [str(first + 2 + number) for number in range(3)]
 
     def _member(
-        self, docker: Any, image: Any, name: str, names: list[str], port: int, clients: Any, peers: Any
+        self, docker: Any, image: Any, number: int, port: int, networks: dict[str, tuple[Any, list[str]]]
     ) -> _Container:
-        alias = _alias(name)
+        name = f"member-{number + 1}"
+        peers = {f"member-{n}": f"http://{address}:2380" for n, address in enumerate(networks["peers"][1], 1)}
         container = docker.containers.create(
             image.id,
-            name=f"{self._name}-{alias}",
-            network=clients.name,
+            name=f"{self._name}-{name}",
             ports={"2379/tcp": ("127.0.0.1", port)},
+            network=networks["clients"][0].name,
             environment={
-                "ETCD_NAME": alias,
+                "ETCD_NAME": name,
                 "ETCD_DATA_DIR": "/link_kv/data",
                 "ETCD_LISTEN_CLIENT_URLS": "http://0.0.0.0:2379",
                 "ETCD_ADVERTISE_CLIENT_URLS": f"http://127.0.0.1:{port}",
                 "ETCD_LISTEN_PEER_URLS": "http://0.0.0.0:2380",
-                "ETCD_INITIAL_ADVERTISE_PEER_URLS": f"http://{alias}:2380",
-                "ETCD_INITIAL_CLUSTER": ",".join(
-                    f"{_alias(each)}=http://{_alias(each)}:2380" for each in names
-                ),
+                "ETCD_INITIAL_ADVERTISE_PEER_URLS": peers[name],
+                "ETCD_INITIAL_CLUSTER": ",".join(f"{name}={url}" for name, url in peers.items()),
                 "ETCD_INITIAL_CLUSTER_TOKEN": self._name,
                 # Only a crash of the machine could show the difference.
                 "ETCD_UNSAFE_NO_FSYNC": "true",
             },
         )
         self._stack.callback(container.remove, force=True, v=True)
-        peers.connect(container, aliases=[alias])
-        return _Container(container, name, port, clients, peers)
+        own = {what: (network, addresses[number]) for what, (network, addresses) in networks.items()}
+        member = _Container(container, name, port, own)
+        own["clients"][0].disconnect(container)
+        member.connect()
+        return member
 
     @property
     def partitions(self) -> bool:

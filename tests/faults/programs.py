@@ -76,6 +76,8 @@ class Clients:
     def __init__(self, number: int, start: Callable[[int], Process]) -> None:
         self._start = start
         self._next = 0
+        self.others: list[Process] = []
+        """What is frozen as well, and not killed: it must tell everything that it saw."""
         self.processes: list[Process] = []
         for _ in range(number):
             self._add()
@@ -86,10 +88,13 @@ class Clients:
         self.processes.append(self._start(self._next))
         self._next += 1
 
-    def signal(self, dice: random.Random | None, number: int) -> None:
-        """Signal one of them, or all."""
-        for process in self.processes if dice is None else [dice.choice(self.processes)]:
-            process.signal(number)
+    def pause(self, dice: random.Random) -> None:
+        """Freeze one of them, or of the others that may be frozen."""
+        dice.choice([*self.processes, *self.others]).signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        for process in (*self.processes, *self.others):
+            process.signal(signal.SIGCONT)
 
     def kill(self, dice: random.Random) -> None:
         victim = dice.choice(self.processes)

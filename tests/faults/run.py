@@ -26,6 +26,7 @@ class Outcome:
     void: str = ""
     """Why it says nothing, if it does."""
     seconds: float = 0.0
+    numbers: dict[str, float] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
@@ -35,7 +36,7 @@ class Outcome:
 
     def need(self, figure: float, least: float, what: str) -> None:
         """Void unless there was enough of something to tell."""
-        if figure < least:
+        if figure < least and not self.void:
             self.void = f"{figure:.10g} {what}, {least:.10g} are asked for"
 
     def demand(self, condition: bool, check: str, detail: str) -> None:

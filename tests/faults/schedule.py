@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 import threading
 import time
 from collections import Counter
@@ -73,14 +72,21 @@ class Faults:
             found["clients killed"] = self._kill_clients
         return found
 
-    def run(self, seconds: float, after: Callable[[str], None] = lambda name: None) -> None:
-        """Make faults for so long, each of them about equally often; ``after`` is called after each."""
+    def run(
+        self,
+        seconds: float,
+        longest: float,
+        enough: Callable[[], bool],
+        after: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        """Make faults, each of them about equally often; ``after`` is called after each.
+
+        For so many seconds, and then until there is enough, or for as long as may be.
+        """
         kinds = self.kinds()
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self._wait(min(left, self.dice.uniform(0.3, 1.2)))
-            if time.monotonic() >= end:
-                return
+        start = time.monotonic()
+        while (gone := time.monotonic() - start) < seconds or (gone < longest and not enough()):
+            self._wait(self.dice.uniform(0.2, 0.8))
             if not self._deck:
                 self._deck = sorted(kinds)
                 self.dice.shuffle(self._deck)
@@ -113,14 +119,14 @@ class Faults:
     def _pause(self, members: list[Member]) -> None:
         for member in members:
             member.pause()
-        self._wait(self.dice.uniform(0.2, 4))
+        self._wait(self.dice.uniform(0.2, 3))
 
     def _restart(self, member: Member) -> None:
         member.stop()
 
     def _cut_off(self, members: list[Member]) -> None:
-        self.cluster.cut(members)
-        self._wait(self.dice.uniform(0.5, 5))
+        self.cluster.cut(members, everything=self.dice.random() < 0.3)
+        self._wait(self.dice.uniform(0.5, 3))
 
     def _move_leader(self) -> None:
         leader, follower = self.cluster.leader(), self.cluster.follower()
@@ -166,9 +172,9 @@ class Faults:
             self._wait(self.dice.uniform(0, 0.1))
 
     def _pause_clients(self) -> None:
-        self._clients.signal(self.dice, signal.SIGSTOP)
+        self._clients.pause(self.dice)
         self._wait(self.dice.uniform(0.5, 3))
-        self._clients.signal(None, signal.SIGCONT)
+        self._clients.resume()
 
     def _kill_clients(self) -> None:
         self._clients.kill(self.dice)
