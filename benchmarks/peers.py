@@ -20,17 +20,21 @@ PEERS = {
     "etcd3gw": ["etcd3gw"],
 }
 
+SERVICES = {"msl-network": ["msl-network==1.0.0"]}
+"""Peers of `benchmarks.services`, which hold no values."""
+
 
 def environment(name: str) -> Path:
     """The Python of a peer's environment."""
     home = ENVIRONMENTS / name
     python = home / "bin" / "python"
     done = home / "installed.txt"
-    wanted = "\n".join(PEERS[name])
+    packages = (PEERS | SERVICES)[name]
+    wanted = "\n".join(packages)
     if not done.exists() or done.read_text() != wanted:
-        print(f"installing {' '.join(PEERS[name])}", file=sys.stderr)
+        print(f"installing {' '.join(packages)}", file=sys.stderr)
         venv.create(home, clear=True, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *PEERS[name]], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
         done.write_text(wanted)
     return python
 

@@ -111,8 +111,7 @@ class Service:
                 ``disable_tls=True``.
             advertise: the address that clients are told; what it listens at by default.
             cert_cert, cert_key: files with the certificate to serve with and its key, in PEM form. By default
-                those of the settings. Where there is a ``ca_cert`` (``cert_file``) too, clients need a
-                certificate that it vouches for.
+                those of the settings; then, where these have a ``ca_cert`` too, clients need a certificate.
             ttl: seconds after which etcd forgets the service, when nothing is heard of this process.
 
         Ends at Ctrl-C, which it raises; at `stop`; and when a client calls `shutdown_service`. Raises
@@ -169,7 +168,7 @@ class Service:
         check_keywords(kwargs, (*_CONNECT, *_IGNORED, *_SERVE), f"{type(self).__name__}.start")
         connect = {**_CONNECT, **{name: value for name, value in kwargs.items() if name in _CONNECT}}
         serve = {**_SERVE, **{name: value for name, value in kwargs.items() if name in _SERVE}}
-        options = with_certificate(settle(**connect), serve["cert_cert"], serve["cert_key"])
+        options = with_certificate(self._settle(connect), serve["cert_cert"], serve["cert_key"])
         with self._starting:
             if self._serving is not None and not self._serving.over.is_set():
                 raise Closed(f"service {self._name}: is running already")
@@ -178,6 +177,9 @@ class Service:
             _running.add(self)
             self._serving = _Serving(self, options, serve["listen"], serve["advertise"], serve["ttl"])
             return self._serving
+
+    def _settle(self, connect: dict[str, Any]) -> LinkConfig:
+        return settle(**connect)
 
     # Telling
 

@@ -24,6 +24,8 @@ class LinkConfig:
     config: Config
     disable_tls: bool = False
     read_limit: int | None = None
+    serving: tuple[str, str] | None = None
+    """A certificate and its key for serving alone, where they are not those of the settings."""
 
 
 def settle(
@@ -123,20 +125,23 @@ def dialing(options: LinkConfig, name: str, record: ServiceRecord) -> Tls | None
 
 
 def listening(options: LinkConfig, address: str) -> Tls | None:
-    """The certificates to serve with, None for plaintext. Raises `Unavailable` where that is not safe."""
+    """The certificates to serve with, None for plaintext. Raises `Unavailable` where that is not safe.
+
+    With those of the settings, an authority among them, clients need a certificate too, as etcd's do.
+    """
     config = options.config
-    if config.cert_cert is None or options.disable_tls:
+    pair = options.serving
+    if pair is None and config.cert_cert is not None:
+        pair = config.cert_cert, config.cert_key or config.cert_cert
+    if pair is None or options.disable_tls:
         if is_loopback(address) or options.disable_tls:
             return None
         raise Unavailable(
             f"listen: at {address} others can listen to what is said without TLS: give the service a "
             "certificate (cert_cert, cert_key), or say disable_tls=True where the network is trusted"
         )
-    return Tls(
-        _read(config.ca_cert, "ca_cert"),
-        _read(config.cert_cert, "cert_cert"),
-        _read(config.cert_key or config.cert_cert, "cert_key"),
-    )
+    authority = None if options.serving else _read(config.ca_cert, "ca_cert")
+    return Tls(authority, _read(pair[0], "cert_cert"), _read(pair[1], "cert_key"))
 
 
 def with_certificate(options: LinkConfig, cert_cert: str | None, cert_key: str | None) -> LinkConfig:
@@ -145,6 +150,4 @@ def with_certificate(options: LinkConfig, cert_cert: str | None, cert_key: str |
         return options
     if cert_cert is None:
         raise ConfigError("cert_key (keyword) needs cert_cert too")
-    return replace(
-        options, config=replace(options.config, cert_cert=cert_cert, cert_key=cert_key or cert_cert)
-    )
+    return replace(options, serving=(cert_cert, cert_key or cert_cert))

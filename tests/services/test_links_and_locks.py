@@ -269,6 +269,7 @@ def test_a_linked_client(echo: Echo) -> None:
         with pytest.raises(TimeoutError):
             linked.wait(timeout=0.01)
         assert linked.errors == 2
+        linked.release()
         assigned: list[Any] = []
         linked.notification_handler = lambda *args, **kwargs: assigned.append(args)  # type: ignore[method-assign]
         echo.emit_notification(9)
