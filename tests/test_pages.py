@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import link_kv  # noqa: F401 - makes the import of etcd3 work
+from link_kv._core.admin import REQUESTS
 from link_kv.live import Stats
 
 ROOT = Path(__file__).parent.parent
@@ -40,3 +41,8 @@ def test_every_logger_is_listed() -> None:
 @pytest.mark.parametrize("name", Stats.__dataclass_fields__)
 def test_every_counter_is_listed(name: str) -> None:
     assert f"\n| `{name}` | " in page("reference/logging.md")
+
+
+def test_every_request_of_administrators_is_listed() -> None:
+    listed = re.findall(r"^\| `([\w.]+)` \|", page("reference/admin-requests.md"), re.MULTILINE)
+    assert sorted(listed) == sorted(REQUESTS)

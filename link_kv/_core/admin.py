@@ -8,11 +8,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from link_kv._core import auth
+from link_kv._core import auth, running
 from link_kv._core.connection import Connection
 from link_kv._core.exchange import Exchange
 from link_kv._core.health import alarms, health, members
-from link_kv.errors import AccessDenied, ConfigError, NotFound
+from link_kv.errors import AccessDenied, ConfigError, LinkKVError, NotFound
 from link_kv.plan import Get
 from link_kv.tree import decode_name
 
@@ -123,6 +123,17 @@ async def _services(ex: Exchange) -> list[str]:
     return list(names)
 
 
+async def _shutdown(ex: Exchange) -> None:
+    found = await health(ex)
+    try:
+        await running.stop(ex, found.cluster, found.member)
+    except LinkKVError as error:
+        raise type(error)(f"{SHUTDOWN}: {error}") from None
+
+
+SHUTDOWN = "shutdown_manager"
+"""Stops the etcd, if ``link-kv up`` runs it on this machine."""
+
 REQUESTS: dict[str, Request] = {
     # By the names of msl-network's manager.
     "users_table.usernames": auth.users,
@@ -140,4 +151,5 @@ REQUESTS: dict[str, Request] = {
     "alarms.list": _alarms,
     "status": _status,
     "services.list": _services,
+    SHUTDOWN: _shutdown,
 }

@@ -14,7 +14,7 @@ def link_kv(*args: str, temporary: Path, **environment: str) -> subprocess.Popen
     """Start ``link-kv`` with a directory of its own for temporary files, in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "link_kv.cli", *args],
-        env={**os.environ, "TMPDIR": str(temporary), **environment},
+        env={**os.environ, "TMPDIR": str(temporary), "LINK_KV_HOME": f"{temporary}.home", **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from link_kv import AccessDenied, ConfigError, EtcdMiddleware, NotFound, aio, local
+from link_kv import AccessDenied, ConfigError, EtcdMiddleware, LocalEtcdError, NotFound, aio, local
+from link_kv._core import home
 from link_kv._core.admin import REQUESTS, answer
 from link_kv._core.calls import run
 from link_kv._core.config import Config
+from link_kv.links import SHUTDOWN_MANAGER
 
+from ..cli.command import end, line, link_kv
 from ..logins import ANN, ROOT, client_of, server_with_logins
+from ..processes import until
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +117,7 @@ def test_without_the_role_root_everything_is_refused(locked: local.LocalEtcd, at
 
 @pytest.mark.parametrize(
     "attribute",
-    ["shutdown_manager", "users_table", "users.list.__class__", "__class__", "users.add", "", "a.b.c"],
+    ["shutdown", "users_table", "users.list.__class__", "__class__", "users.add", "", "a.b.c"],
 )
 def test_what_is_not_on_the_list_is_refused(root: EtcdMiddleware, attribute: str) -> None:
     with pytest.raises(AccessDenied, match=r"is not what can be asked, which is .*users_table.usernames"):
@@ -140,3 +145,34 @@ def test_where_etcd_asks_nobody_everybody_has_the_role_root() -> None:
     with local.start() as etcd, client_of(etcd) as client:
         assert ask(client, "users_table.usernames") == []
         assert ask(client, "auth.status") == {"enabled": False}
+
+
+# Shutting down
+
+
+def test_an_etcd_that_link_kv_up_runs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(home, "_home", str(tmp_path / "home"))
+    with link_kv("up", temporary=tmp_path, LINK_KV_HOME=str(tmp_path / "home")) as process:
+        endpoint = line(process).split(" at ")[1].split(". ")[0]
+        assert "Its data are in" in line(process)
+        with EtcdMiddleware._of(Config(endpoints=(endpoint,), timeout=20)) as client:
+            # It lets itself be found a little after it has said where it is.
+            until(lambda: list((tmp_path / "home/up").glob("*")))
+            assert ask(client, SHUTDOWN_MANAGER) is None
+        status, output, errors = end(process)
+    assert (status, errors) == (0, "")
+    assert output.endswith("\netcd has stopped.\n")
+    assert list((tmp_path / "home/up").iterdir()) == []
+
+
+def test_any_other_etcd_is_not(root: EtcdMiddleware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(home, "_home", str(tmp_path))
+    words = r"^shutdown_manager: this etcd is not run by link-kv up on this machine, for this user"
+    with pytest.raises(LocalEtcdError, match=words):
+        ask(root, SHUTDOWN_MANAGER)
+    told = ask(root, "status")
+    (tmp_path / "up").mkdir()
+    (tmp_path / "up" / f"{told['cluster']}-{told['member']}").write_text("1")  # of one that was killed
+    with pytest.raises(LocalEtcdError, match=words):
+        ask(root, SHUTDOWN_MANAGER)
+    assert ask(root, "users.list")
