@@ -137,7 +137,7 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
             revision: write only if the leaf there is still at this revision; 0 means that nothing may be
                 there. Raises `Conflict` when it has moved, `TooLarge` for a tree.
             ttl: seconds after which what was written goes; etcd may keep it a little longer. Refused below
-                a list.
+                a list. In a list that has one, what is written later goes with it.
         """
         return run(operations.put(self._exchange(), path, value, revision, ttl))
 
@@ -150,7 +150,10 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
         return run(operations.delete(self._exchange(), path))
 
     def append(self, path: str, item: Any) -> str:
-        """Add an item at the end of a list and return its path; where nothing is, the list is made."""
+        """Add an item at the end of a list and return its path; where nothing is, the list is made.
+
+        Raises `NotATree` where no list is, `ListIndexError` where other tools left one with a gap.
+        """
         return run(operations.append(self._exchange(), path, item))
 
     def snapshot(self, path: str = "/", *, revision: int | None = None) -> Any:
