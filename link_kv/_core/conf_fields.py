@@ -54,7 +54,7 @@ def fit(annotation: Any, node: Any) -> Any:
     if isinstance(node, list):
         items = _item_types(arms, len(node))
         return [fit(kind, item) for kind, item in zip(items, node, strict=True)]
-    if models := [arm for arm in arms if isinstance(arm, type) and issubclass(arm, BaseModel)]:
+    if models := [arm for arm in arms if _is_class(arm) and issubclass(arm, BaseModel)]:
         return fit_model(models, node)
     values = next((get_args(arm)[1] for arm in arms if _is_mapping(arm) and len(get_args(arm)) == 2), Any)
     return {name: fit(values, child) for name, child in node.items()}
@@ -75,6 +75,10 @@ def _arms(annotation: Any) -> Iterable[Any]:
             yield from _arms(arm)
     else:
         yield getattr(annotation, "__supertype__", annotation)  # of a NewType
+
+
+def _is_class(arm: Any) -> bool:
+    return isinstance(arm, type) and get_origin(arm) is None  # list[str] is a type on Python 3.10
 
 
 def _kind(arm: Any) -> Any:
@@ -104,7 +108,7 @@ def _leaf(arms: list[Any], stored: bytes) -> Any:
     value, text = decode(stored), from_stored(stored)
     if text is None or any(arm in _ANYTHING or _takes(arm, value) for arm in arms):
         return value
-    is_model = any(isinstance(arm, type) and issubclass(arm, BaseModel) for arm in arms)
+    is_model = any(_is_class(arm) and issubclass(arm, BaseModel) for arm in arms)
     sequence = any(map(_is_sequence, arms))
     if (is_model or sequence or any(map(_is_mapping, arms))) and str not in arms:
         if text.lstrip().startswith(("[", "{")):
@@ -122,7 +126,7 @@ def _takes(arm: Any, value: Any) -> bool:
     """Whether a value is one of a type already, so that its text is not needed."""
     if get_origin(arm) is Literal:
         return any(type(value) is type(each) and value == each for each in get_args(arm))
-    if not isinstance(arm, type):
+    if not _is_class(arm):
         return False
     if issubclass(arm, enum.Enum):
         return any(type(value) is type(each.value) and value == each.value for each in arm)

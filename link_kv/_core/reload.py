@@ -69,8 +69,8 @@ class Invalid(Exception):
         """By their paths in etcd."""
 
 
-class _Now(NamedTuple, Generic[T]):
-    current: T
+class _Now(NamedTuple):
+    current: Any
     revision: int
 
 
@@ -110,7 +110,7 @@ class Following(Generic[T]):
     leaves the last good one in force, as does an etcd that is down. What came meanwhile is caught up with.
     """
 
-    _now: _Now[T]
+    _now: _Now
 
     def __init__(
         self,
@@ -274,7 +274,8 @@ class Following(Generic[T]):
     @property
     def current(self) -> T:
         """The configuration in force, never changed, only replaced as a whole. Takes no lock."""
-        return self._now.current
+        current: T = self._now.current
+        return current
 
     @property
     def revision(self) -> int:
