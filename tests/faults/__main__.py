@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 from tests.faults import cluster as clusters
-from tests.faults.checks import history
+from tests.faults.checks import history, resyncs
 from tests.faults.profiles import PROFILES
 from tests.faults.report import show
 from tests.faults.run import Outcome, Run
 
-CHECKS = {"history": history.run}
+CHECKS = {"history": history.run, "resyncs": resyncs.run}
 
 
 def main() -> int:
@@ -41,12 +41,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     outcomes: list[Outcome] = []
     with clusters.start(args.where) as cluster:
-        run = Run(profile, seed, cluster, directory, args.verbose)
+        run = Run(profile, seed, cluster, directory, args.seconds or 0.0, args.verbose)
         version = ".".join(map(str, cluster.version))
         run.say(f"profile {profile.name}, seed {seed}, etcd {version} in three {cluster.kind}")
         for name in args.only or CHECKS:
             began = time.monotonic()
-            made = CHECKS[name](run, args.seconds or profile.seconds)
+            made = CHECKS[name](run)
             made[0].seconds = time.monotonic() - began
             for outcome in made:
                 run.say(show(outcome))

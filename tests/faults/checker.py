@@ -502,8 +502,17 @@ class _Check:
 
 def check_delivery(history: History, delivery: Delivery) -> Iterator[Finding]:
     """Every revision once, in order, whole; and a comparison is exactly the difference of two states."""
-    wanted = [revision for revision in history.changes if delivery.start < revision <= delivery.end]
-    wanted = [revision for revision in sorted(wanted) if history.changes[revision]]
+    top = delivery.path.rstrip("/")
+
+    def within(changes: dict[str, Any]) -> dict[str, Any]:
+        return {path: each for path, each in changes.items() if path == top or path.startswith(f"{top}/")}
+
+    changed = {
+        revision: within(history.changes[revision])
+        for revision in sorted(history.changes)
+        if delivery.start < revision <= delivery.end
+    }
+    wanted = [revision for revision, changes in changed.items() if changes]
     at, next_ = delivery.start, 0
 
     def find(check: str, detail: str) -> Finding:
@@ -514,23 +523,23 @@ def check_delivery(history: History, delivery: Delivery) -> Iterator[Finding]:
         if len(changes) != len(told.changes):
             yield find("whole", f"a path twice in revision {revision}")
         if told.synthetic:
-            difference = history.difference(at, revision)
+            difference = within(history.difference(at, revision))
             if {path: value for path, (value, _) in changes.items()} != difference:
                 yield find("whole", f"the gap from {at} to {revision} is not the difference of the states")
             while next_ < len(wanted) and wanted[next_] <= revision:
                 next_ += 1
-        elif revision not in history.changes:
-            yield find("ghost", f"revision {revision} is not in etcd's history")
         elif revision <= at:
             yield find("order" if revision < at else "once", f"revision {revision} came after {at}")
             continue
+        elif revision not in changed:
+            yield find("ghost", f"revision {revision} is not in etcd's history")
         else:
             if next_ < len(wanted) and wanted[next_] < revision:
                 yield find("once", f"revision {wanted[next_]} did not come before {revision}")
             while next_ < len(wanted) and wanted[next_] <= revision:
                 next_ += 1
-            if changes != history.changes[revision]:
-                yield find("whole", f"revision {revision} came as {changes}, is {history.changes[revision]}")
+            if changes != changed[revision]:
+                yield find("whole", f"revision {revision} came as {changes}, is {changed[revision]}")
         at = max(at, revision)
     if next_ < len(wanted):
         yield find("once", f"{len(wanted) - next_} revisions did not come, first {wanted[next_]}")

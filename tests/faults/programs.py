@@ -64,6 +64,11 @@ class Process:
         self._popen.kill()
         self._popen.communicate()
 
+    def close(self) -> None:
+        """Kill it, if it runs still."""
+        if self.running:
+            self.kill()
+
     def finish(self) -> None:
         """End its input, and wait for its end."""
         self._popen.communicate(timeout=_SECONDS)
@@ -109,5 +114,4 @@ class Clients:
 
     def close(self) -> None:
         for process in self.processes:
-            if process.running:
-                process.kill()
+            process.close()

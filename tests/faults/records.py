@@ -42,9 +42,10 @@ class Told(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """All that one watcher was told, from after a revision up to another."""
+    """All that one watcher of a path was told, from after a revision up to another."""
 
     name: str
+    path: str
     start: int
     end: int
     told: list[Told]
@@ -87,8 +88,7 @@ def read_ops(paths: Iterable[Path]) -> list[Op]:
                 name, kind, args, began = line
                 found[name] = Op(name, kind, args, began)
             else:
-                name, ended, outcome = line[:3]
-                result = line[4] if len(line) > 4 else None
+                name, ended, outcome, _, result = line
                 found[name] = found[name]._replace(ended=ended, outcome=outcome, result=result)
     return list(found.values())
 
@@ -97,7 +97,7 @@ def read_delivery(path: Path) -> Delivery:
     """What one watcher wrote down: who it is and where it began, what it was told, where it ended."""
     head, *rest = lines(path)
     *told, tail = rest
-    return Delivery(head["name"], head["start"], tail["end"], [as_told(line) for line in told])
+    return Delivery(head["name"], head["path"], head["start"], tail["end"], [as_told(line) for line in told])
 
 
 def as_told(line: Json) -> Told:

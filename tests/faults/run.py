@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.faults.checker import Finding
 from tests.faults.cluster import Cluster
 from tests.faults.profiles import Profile
+from tests.faults.programs import Process
 from tests.wire.proxy import Proxy
 
 
@@ -51,6 +52,8 @@ class Run:
     cluster: Cluster
     directory: Path
     """Where this run writes down what happens."""
+    seconds: float = 0.0
+    """How long the history is made, when that is not what the profile says."""
     verbose: bool = False
     began: float = field(default_factory=time.monotonic)
 
@@ -64,6 +67,10 @@ class Run:
     def dice(self, name: str) -> random.Random:
         """A source of chance for one purpose, the same for the same seed."""
         return random.Random(f"{self.seed} {name}")
+
+    def program(self, module: str, *arguments: object) -> Process:
+        """Start a program of ours."""
+        return Process(self.directory / "log", f"tests.faults.{module}", *map(str, arguments))
 
     @contextlib.contextmanager
     def proxies(self) -> Iterator[list[Proxy]]:

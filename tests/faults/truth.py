@@ -13,14 +13,17 @@ _SECONDS = 120.0
 
 
 class TruthReader:
-    """Reads the history of a prefix from each member, and writes down what they agree on."""
+    """Reads the history of a prefix from each member, and writes down what they agree on.
 
-    def __init__(self, cluster: Cluster, prefix: str, path: Path) -> None:
+    ``read`` is the last revision that is not of interest.
+    """
+
+    def __init__(self, cluster: Cluster, prefix: str, path: Path, read: int = 0) -> None:
         self._cluster = cluster
         self._prefix = prefix
         self._log = Log(path)
         self.truth: Truth = []
-        self.read = 0
+        self.read = read
         self.findings: list[Finding] = []
 
     def extend(self, revision: int) -> None:

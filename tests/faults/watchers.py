@@ -24,14 +24,24 @@ PATIENCE = 60.0
 
 
 class Watcher:
-    """Subscribes to everything, and writes down each revision as it comes."""
+    """Subscribes to a path, and writes down each revision as it comes."""
 
-    def __init__(self, client: EtcdMiddleware, log: Log, name: str, queue: int) -> None:
+    def __init__(self, client: EtcdMiddleware, log: Log, name: str, path: str, queue: int) -> None:
+        self.path = path
         self._log = log
         self._subscription = Subscription(
-            hub_of(client), client._space.place("/"), self._take, queue=queue, whole=True
+            hub_of(client), client._space.place(path), self._take, queue=queue, whole=True
         )
-        log.note({"name": name, "start": self._subscription.revision})
+        log.note({"name": name, "path": path, "start": self._subscription.revision})
+
+    @property
+    def state(self) -> str:
+        return self._subscription.state
+
+    @property
+    def gaps(self) -> int:
+        """How often history was missing."""
+        return self._subscription.stats.gaps
 
     def _take(self, batch: Batch) -> None:
         if batch.changes or batch.synthetic:  # not for housekeeping alone
@@ -51,7 +61,7 @@ class Reader:
         self._changes = client.watch("/", revision=start + 1)
         self._seen = 0
         self._came = threading.Condition()
-        log.note({"name": name, "start": start})
+        log.note({"name": name, "path": "/", "start": start})
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -101,9 +111,9 @@ def main() -> None:
     directory, direct, proxied, start = sys.argv[1:]
     endpoints, proxies = direct.split(","), proxied.split(",")
     makers: dict[str, Callable[[Log, str], Watcher | Reader]] = {
-        "direct": lambda log, name: Watcher(connect(endpoints), log, name, 10_000),
-        "proxied": lambda log, name: Watcher(connect(rotated(proxies, 1)), log, name, 10_000),
-        "small queue": lambda log, name: Watcher(connect(rotated(proxies, 2)), log, name, 100),
+        "direct": lambda log, name: Watcher(connect(endpoints), log, name, "/", 10_000),
+        "proxied": lambda log, name: Watcher(connect(rotated(proxies, 1)), log, name, "/", 10_000),
+        "small queue": lambda log, name: Watcher(connect(rotated(proxies, 2)), log, name, "/", 100),
         "iterator": lambda log, name: Reader(connect(rotated(endpoints, 2)), log, name, int(start)),
     }
     watchers = [

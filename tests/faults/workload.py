@@ -64,7 +64,9 @@ class Worker:
 
     def step(self) -> bool:
         """One operation; whether etcd answered."""
-        kind, args, action = self.draw()
+        return self.do(*self.draw())
+
+    def do(self, kind: str, args: list[Any], action: Action) -> bool:
         name = f"{self._name}.{next(self._ids)}"
         self._log.note([name, kind, args, time.monotonic()])
         outcome, result = "ok", None
@@ -77,12 +79,24 @@ class Worker:
         except (NotFound, KeyExists, Conflict) as error:
             outcome = type(error).__name__
         except LinkKVError as error:
-            # It changed nothing, or the checker finds that it did.
+            # A refusal that tells nothing of the state. The checker finds whether it did something after all.
             outcome, result = "not applied", f"{type(error).__name__}: {error}"
-            self._log.note([name, time.monotonic(), outcome, None, result])
+            self._log.note([name, time.monotonic(), outcome, result, ""])
             return True
-        self._log.note([name, time.monotonic(), outcome, None, result])
+        self._log.note([name, time.monotonic(), outcome, "", result])
         return outcome not in ("unknown", "not applied")
+
+    def put_tree(self, tree: str) -> int:
+        """Replace a tree by a new one; the revision."""
+        new = {name: next(self._numbers) for name in self._dice.sample(NAMES, 2)}
+        revisions: list[int] = []
+
+        def put() -> int:
+            revisions.append(self._client.put(f"/{tree}", new))
+            return revisions[-1]
+
+        assert self.do("put", [tree, new], put), f"{tree} was not written"
+        return revisions[-1]
 
     def draw(self) -> tuple[str, list[Any], Action]:
         """What to do next: its kind, what describes it, and the call."""
