@@ -103,7 +103,8 @@ class Item(Operators, Cell):
         """The value, None when the item is unset.
 
         Args:
-            refresh: ask etcd, not the watch; raises `Unavailable` and its like.
+            refresh: ask etcd, not the watch; where a service serves the item, ask that. Raises `Unavailable`
+                and its like.
             formatted: as text, such as `formatted`.
             quantity: as a ``pint.Quantity``; with ``formatted``, in the formatted units.
         """
@@ -116,6 +117,10 @@ class Item(Operators, Cell):
             return self.description.formatted(value) if formatted else value
 
     def _refresh(self) -> Any:
+        served = self.store._served(self._segment)
+        return self._refresh_here() if served is None else self.store._endpoints.refresh(self, *served)
+
+    def _refresh_here(self) -> Any:
         self.store._check_reachable()
         value = run(read(Exchange(self.store.client._space), self.path))
         return None if value is MISSING else value
@@ -191,13 +196,14 @@ class Item(Operators, Cell):
             quantity: the value is a ``pint.Quantity``.
 
         Raises `Refused`, before anything is sent, when the description does not allow it; and what assigning
-        to a path of the client raises.
+        to a path of the client raises. Where a service serves the item, it is the service that writes, and
+        what it answers is raised: `AccessDenied` while there is a lockout.
         """
         stored = self._accept(value, formatted, quantity)
         layer(stored, self._at)  # what cannot be stored is said here, whether it waits or not
         if not wait:
-            return self.store._later(lambda: self._write(stored))
-        self._write(stored)
+            return self.store._later(lambda: self._send(stored))
+        self._send(stored)
         return None
 
     def _accept(self, value: Any, formatted: bool, quantity: bool) -> Any:
@@ -212,6 +218,14 @@ class Item(Operators, Cell):
             if not isinstance(value, str):
                 raise Refused(f"{value!r} is not text, so it is no formatted value")
             return description.parse(value)
+
+    def _send(self, value: Any) -> None:
+        """Write, or have the service write that serves the item."""
+        served = self.store._served(self._segment)
+        if served is None:
+            self._write(value)
+        else:
+            self.store._endpoints.write(self, value, *served)
 
     def _write(self, value: Any) -> None:
         store, first = self.store, not self._now.revision
@@ -230,6 +244,11 @@ class Item(Operators, Cell):
 
         def changed(value: Any) -> Any:
             return self._accept(change(None if value is MISSING else value), False, False)
+
+        served = store._served(self._segment)
+        if served is not None:
+            store._endpoints.change(self, changed, *served)
+            return
 
         def write(stamp: Stamp) -> None:
             space = store.client._space

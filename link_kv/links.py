@@ -131,7 +131,10 @@ class Client:
     def _connect(self, given: dict[str, Any]) -> None:
         self._given = given
         settled = {key: value for key, value in given.items() if key not in ("assert_hostname", "auto_save")}
-        self._options = settle(**settled)
+        self._open(settle(**settled))
+
+    def _open(self, options: LinkConfig) -> None:
+        self._options = options
         client: EtcdMiddleware = EtcdMiddleware._of(self._options.config)
         self._client = client
         atexit.unregister(_disconnect_all)

@@ -14,13 +14,14 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from link_kv._core import itemwrites
 from link_kv._core.calls import run
 from link_kv._core.consumer import Consumer
 from link_kv._core.consumer import State as WatchState
 from link_kv._core.descriptions import Description
+from link_kv._core.endpoint_names import read_item, served_key
 from link_kv._core.exchange import Exchange
 from link_kv._core.finding import where
 from link_kv._core.itemwrites import Stamp
@@ -33,6 +34,9 @@ from link_kv.live import Mirror, hub_of
 from link_kv.middleware import EtcdMiddleware
 from link_kv.sessions import Session
 from link_kv.tree import MISSING, Place, decode_name
+
+if TYPE_CHECKING:
+    from link_kv.remote import Endpoints
 
 _SESSION = 10.0
 """Seconds after which values that do not persist go, when nothing is heard of the process that set them."""
@@ -206,6 +210,18 @@ class Store(Mapping[str, Item]):
                     atexit.register(_end_sessions)
                 _sessions.add(self._session)
             return self._session
+
+    def _served(self, segment: str) -> tuple[str, str] | None:
+        """The service that serves an item, and what the endpoint is called there; None for none."""
+        feed = self._feed
+        held = None if feed is None else feed.replica.held(served_key(self._at, segment))
+        return None if held is None else read_item(held.value)
+
+    @property
+    def _endpoints(self) -> Endpoints:
+        from link_kv.remote import endpoints_of  # most stores are served by nobody
+
+        return endpoints_of(self.client)
 
     def _later(self, write: Callable[[], None]) -> Future[None]:
         """Write in a thread, one after the other."""

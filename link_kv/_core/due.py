@@ -51,7 +51,7 @@ class Due:
             return True
         if is_number(value) and is_number(last):
             return self._moved(value, last)
-        return not _same(value, last)
+        return not same(value, last)
 
     def _moved(self, value: float, last: float) -> bool:
         if value != value or last != last:
@@ -74,7 +74,7 @@ class Due:
         return values.get(self.check_field, values.get(other))
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
     if is_array(one) or is_array(other):
         import numpy
 

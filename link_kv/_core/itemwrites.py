@@ -164,6 +164,24 @@ async def put(ex: Exchange, store: Place, segment: str, lay: Layer, stamp: Stamp
     return outcome.revision
 
 
+async def put_all(
+    ex: Exchange, store: Place, items: Sequence[tuple[str, Layer, Stamp]], besides: Sequence[Operation]
+) -> int:
+    """Replace the values of several items of a store, and do something besides, at one revision."""
+    places = [store.child(segment) for segment, _, _ in items]
+    operations = [
+        operation
+        for at, (_, lay, stamp) in zip(places, items, strict=True)
+        for operation in _operations(store, at, lay, stamp)
+    ]
+
+    def make(guard: Guard) -> tuple[Sequence[Compare], Sequence[Operation]]:
+        return (), (*operations, *besides)
+
+    outcome, _ = await guarded(ex, places, make)
+    return outcome.revision
+
+
 async def write(
     space: Namespace, store: Place, segment: str, value: Any, stamp: Stamp, *, first: bool
 ) -> None:

@@ -1,0 +1,513 @@
+"""Endpoints: values with a policy, served from a configuration file.
+
+    link-kv serve -c kv_store.yaml
+
+A provider, `KVStore`, is a service, and its endpoints, `KVStoreKey`, are the items of a store of its name. So
+``client['/kv_example/foo']``, ``get('kv_example.foo')``, a link to the service and the command line all see
+one value. Requests go to endpoints by name; `Endpoints` sends them. The logger is ``link_kv.endpoints``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import link_kv
+from link_kv._core import alerts as alerting
+from link_kv._core import calibration, endpoint_config, endpoint_names
+from link_kv._core.addressable import LOCKOUT_TTL, Addressable, number
+from link_kv._core.alerts import Alert
+from link_kv._core.config import Config
+from link_kv._core.endpoint_answers import ANSWERS, signatures
+from link_kv._core.endpoint_config import ANY, FLAG, SECONDS, Accepted, Call, Kind, Part
+from link_kv._core.endpoint_names import Served
+from link_kv._core.kv_store_key import KEYWORDS, KVStoreKey
+from link_kv._core.link_config import LinkConfig
+from link_kv._core.replies import Properties, Reply, timestamp
+from link_kv._core.return_codes import ReplyError, return_codes
+from link_kv._core.schedule import Scheduler
+from link_kv.errors import AccessDenied, Closed, ConfigError, KeyExists, NotFound, Unavailable
+from link_kv.item import Item
+from link_kv.remote import Endpoints
+from link_kv.services import Request, Service
+from link_kv.serving import Run
+
+__all__ = [
+    "Alert",
+    "Endpoints",
+    "KVStore",
+    "KVStoreKey",
+    "Properties",
+    "Reply",
+    "ReplyError",
+    "kv_store",
+    "kv_store_key",
+    "load",
+    "register_function",
+    "return_codes",
+    "times2",
+    "times3",
+]
+
+PROVIDER_KEYWORDS: dict[str, Kind] = {
+    "calibration": ANY,
+    "get_on_set": FLAG,
+    "heartbeat_interval": SECONDS,
+    "lockout_ttl": SECONDS,
+}
+HEARTBEAT = 60.0
+"""Seconds between two heartbeats, unless told otherwise."""
+
+_READY = 10.0
+"""Seconds that a request waits while the service starts."""
+
+
+class KVStore(Addressable, Service):
+    """A provider: a service whose endpoints are the items of the store of its name.
+
+    Keywords:
+        name: what it is found by, and what the store is called.
+        calibration, get_on_set: for those of its endpoints that do not say otherwise.
+        node: what the name of the provider may be preceded by in addresses.
+        heartbeat_interval: seconds between two alerts ``heartbeat.<name>``; 60 by default, 0 for none.
+        lockout_ttl: seconds that a lockout lasts unless its key is shown; an hour by default.
+        max_clients: as of `link_kv.services.Service`.
+
+    `add_endpoint`, then `start` or `start_in_thread` as any service. `get`, `set`, `cmd`, `config` and `ping`
+    reach its own endpoints, and by name those of other services. A lockout of the provider is one of all its
+    endpoints. Raises `ConfigError` naming the keyword. Thread-safe.
+    """
+
+    _readable = Addressable._readable | {"endpoint_names", "logging_status", "schedule_status"}
+    _writable = frozenset(("logging_status", "schedule_status"))
+    _callable = frozenset(("list_endpoints",))
+
+    def __init__(self, **kwargs: Any) -> None:
+        name, node = kwargs.pop("name", None), kwargs.pop("node", None)
+        clients = kwargs.pop("max_clients", None)
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"name={name!r}: a provider has a name, a text")
+        for keyword in kwargs:
+            if keyword not in PROVIDER_KEYWORDS:
+                known = ", ".join(("name", "node", "max_clients", *PROVIDER_KEYWORDS))
+                raise ConfigError(f"{name}: {keyword!r} is no keyword; there are {known}")
+        Service.__init__(self, name, max_clients=clients)
+        self.node: str = node or ""
+        ttl = number("lockout_ttl", kwargs.get("lockout_ttl", LOCKOUT_TTL)) or LOCKOUT_TTL
+        self._prepare(name, ttl)
+        self._defaults = {key: kwargs[key] for key in ("calibration", "get_on_set") if key in kwargs}
+        self._heartbeat = number("heartbeat_interval", kwargs.get("heartbeat_interval", HEARTBEAT))
+        self._endpoints: dict[str, KVStoreKey] = {}
+        self._sender = alerting.sender(name, link_kv.__version__)
+        self._scheduler: Scheduler | None = None
+        self._run: Run | None = None
+        self._ready = threading.Event()
+        self._where: Config | None = None
+        """Where etcd is, when that was not said to `start`."""
+        self._setup: list[Callable[[], object]] = []
+        self._remote: Endpoints | None = None
+
+    # Its endpoints
+
+    def add_endpoint(self, endpoint: KVStoreKey) -> None:
+        """Take an endpoint, and send its alerts from now on. Raises `KeyExists` for a name that is taken."""
+        if not isinstance(endpoint, KVStoreKey):
+            raise ConfigError(f"{self.name}: {endpoint!r} is no KVStoreKey")
+        lower = endpoint.name.lower()
+        if lower in self._endpoints:
+            raise KeyExists(f"{self.name}: has an endpoint {endpoint.name} already")
+        if endpoint.provider is not None:
+            raise ConfigError(f"{endpoint.name}: belongs to {endpoint.provider.name} already")
+        if self._run is not None:
+            raise Closed(f"{self.name}: endpoints are added before the start")
+        for keyword, value in self._defaults.items():
+            if keyword not in endpoint._given:
+                setattr(endpoint, keyword, value)
+        endpoint.provider = self
+        endpoint.store_value = functools.partial(self._send_alert, endpoint)  # type: ignore[method-assign]
+        self._endpoints[lower] = endpoint
+
+    def endpoint(self, endpoint: str) -> KVStoreKey:
+        """The endpoint of a name, in any case. Raises `NotFound`."""
+        found = self._endpoints.get(endpoint.lower())
+        if found is None:
+            known = ", ".join(self.endpoint_names) or "none"
+            raise NotFound(f"{self.name}.{endpoint}: no such endpoint; there are {known}")
+        return found
+
+    @property
+    def endpoints(self) -> dict[str, KVStoreKey]:
+        """All endpoints by name."""
+        return {endpoint.name: endpoint for endpoint in self._endpoints.values()}
+
+    @property
+    def endpoint_names(self) -> list[str]:
+        """The names of all endpoints."""
+        return list(self.endpoints)
+
+    def list_endpoints(self) -> list[str]:
+        """The names of all endpoints."""
+        return self.endpoint_names
+
+    # Requests to its own endpoints, or to others
+
+    def get(self, target: str, timeout: float | None = None, ignore_retcode: bool = False) -> Any:
+        """See `Endpoints.get`; its own endpoints are asked at once."""
+        return self._request("get", target, {}, False, timeout).result(ignore_retcode)
+
+    def set(
+        self,
+        target: str,
+        value: Any,
+        lockout_key: str | bool = False,
+        timeout: float | None = None,
+        ignore_retcode: bool = False,
+    ) -> Any:
+        """See `Endpoints.set`."""
+        return self._request("set", target, {"values": [value]}, lockout_key, timeout).result(ignore_retcode)
+
+    def cmd(
+        self,
+        target: str,
+        method_name: str,
+        value: Any = (),
+        payload: Mapping[str, Any] | None = None,
+        lockout_key: str | bool = False,
+        timeout: float | None = None,
+        ignore_retcode: bool = False,
+    ) -> Any:
+        """See `Endpoints.cmd`."""
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        request = {**(payload or {}), "values": [method_name, *values]}
+        return self._request("cmd", target, request, lockout_key, timeout).result(ignore_retcode)
+
+    def config(
+        self,
+        target: str,
+        attribute: str,
+        value: Any = None,
+        lockout_key: str | bool = False,
+        timeout: float | None = None,
+        ignore_retcode: bool = False,
+    ) -> Any:
+        """See `Endpoints.config`."""
+        request = {"values": [attribute] if value is None else [attribute, value]}
+        return self._request("config", target, request, lockout_key, timeout).result(ignore_retcode)
+
+    def send(self, to_send: Any) -> Any:
+        """Pass one command, or a list of them, on to the hardware of this provider: to its `on_send`."""
+        return self.on_send(*(to_send if isinstance(to_send, (list, tuple)) else [to_send]))
+
+    def _request(
+        self,
+        operation: str,
+        target: str,
+        request: Mapping[str, Any],
+        lockout_key: str | bool,
+        timeout: float | None,
+    ) -> Reply:
+        try:
+            found = endpoint_names.resolve(target, self._served())
+        except NotFound:
+            return self._others().request(operation, target, request, lockout_key, timeout)
+        if found.specifier:
+            request = {**request, "specifier": found.specifier}
+        who = Properties(lockout_key=str(lockout_key) if lockout_key else None)
+        return self._target(found.endpoint).handle_request(None, operation, who, request)
+
+    def _others(self) -> Endpoints:
+        if self._run is None:
+            raise Closed(f"{self.name}: is not running, so it reaches its own endpoints only")
+        if self._remote is None:
+            self._remote = Endpoints(self._run.client, self.name)
+        return self._remote
+
+    def _target(self, endpoint: str) -> Addressable:
+        return self.endpoint(endpoint) if endpoint else self
+
+    def _served(self) -> list[Served]:
+        paths = {} if self._run is None else self._run.paths()
+        return [
+            Served(each.name, self.name, self.node, paths.get(each.name, f"/{self.name}/{each.name}"))
+            for each in self._endpoints.values()
+        ]
+
+    # Itself
+
+    def lock(self, *args: Any, **kwargs: Any) -> dict[str, str]:
+        """Let all endpoints accept changes only with a key; see `KVStoreKey.lock`.
+
+        Raises the error of code 307 while one of them is locked with another.
+        """
+        return self._lock(*args, holder="this service", **kwargs)
+
+    def _lock(self, lockout_key: str | None = None, *args: Any, holder: str, **kwargs: Any) -> dict[str, str]:
+        for endpoint in self._endpoints.values():
+            endpoint._lockout.check(lockout_key)
+        return super()._lock(lockout_key, *args, holder=holder, **kwargs)
+
+    def set_condition(self, *args: Any, **kwargs: Any) -> Any:
+        """Pass a condition on to each endpoint that has a `set_condition` of its own."""
+        for endpoint in self._endpoints.values():
+            endpoint.set_condition(*args, **kwargs)
+
+    def on_set(self, *args: Any, **kwargs: Any) -> Any:
+        """Set an attribute, named by ``routing_key_specifier``; a provider has no value."""
+        specifier = kwargs.pop("routing_key_specifier", "")
+        if not specifier:
+            raise self._unsupported("set")
+        return self.on_config(specifier, *args)
+
+    @property
+    def schedule_status(self) -> list[tuple[str, bool]]:
+        """Which endpoints are looked at on schedule. Set it as that of an endpoint: it is set for all that
+        have an interval.
+        """
+        return [(endpoint.name, endpoint.schedule_status) for endpoint in self._endpoints.values()]
+
+    @schedule_status.setter
+    def schedule_status(self, status: str | bool) -> None:
+        for endpoint in self._endpoints.values():
+            if endpoint.schedule_interval:
+                endpoint.schedule_status = status
+
+    @property
+    def logging_status(self) -> list[tuple[str, bool]]:
+        """Another name for `schedule_status`."""
+        return self.schedule_status
+
+    @logging_status.setter
+    def logging_status(self, status: str | bool) -> None:
+        self.schedule_status = status
+
+    # As a service
+
+    def _begin(self, kwargs: dict[str, Any]) -> Any:
+        self._ready.clear()
+        serving = super()._begin(kwargs)
+        try:
+            run = Run(self, serving._client, kwargs.get("ttl", 10))
+            run.open()
+            self._run, self._scheduler = run, Scheduler(self.name)
+            self._ready.set()
+            self._begin_schedules()
+            for call in self._setup:
+                call()
+        except BaseException:
+            self.stop()
+            raise
+        return serving
+
+    def _begin_schedules(self) -> None:
+        assert self._scheduler is not None
+        for endpoint in self._endpoints.values():
+            if endpoint.schedule_interval:
+                endpoint.schedule_status = "start"
+        if self._heartbeat:
+            self._scheduler.every(self._heartbeat, f"heartbeat of {self.name}", self._beat)
+
+    def _beat(self) -> None:
+        self._send(Alert(f"heartbeat.{self.name}", {"id": self.name}, timestamp(), self._sender))
+
+    def stop(self) -> None:
+        """See `link_kv.services.Service.stop`. Polling ends first; names and lockouts are left last."""
+        if self.request is None:
+            for endpoint in self._endpoints.values():
+                endpoint._stop()
+            if self._scheduler is not None:
+                self._scheduler.close()
+            run, self._run, self._scheduler = self._run, None, None
+            self._ready.set()  # requests that wait for the start are told
+            if self._remote is not None:
+                self._remote.close()
+                self._remote = None
+            if run is not None:
+                run.close()
+        super().stop()
+
+    def answer_request(self, request: Request) -> Any:
+        """Answer what comes over a link. What is not on the list of `describe_attributes` is denied."""
+        answer = ANSWERS.get(request.attribute)
+        if answer is None:
+            raise AccessDenied(
+                f"service {self.name}: {request.attribute!r} may not be called; what may is "
+                f"{', '.join(ANSWERS)}"
+            )
+        if not self._ready.wait(_READY) or self._run is None:
+            raise Unavailable(f"service {self.name}: is not running")
+        try:
+            return answer(self, request.caller, *request.args, **request.kwargs)
+        except AccessDenied as denied:
+            raise AccessDenied(str(denied)) from None  # arrives as what it is
+
+    def has_attribute(self, name: str) -> bool:
+        return name in ANSWERS
+
+    def describe_attributes(self) -> dict[str, str]:
+        """The signatures of what links may call."""
+        return signatures()
+
+    def _settle(self, connect: dict[str, Any]) -> LinkConfig:
+        return super()._settle(connect) if self._where is None else LinkConfig(self._where)
+
+    # Telling
+
+    def _send_alert(self, endpoint: KVStoreKey, severity: str) -> None:
+        values = endpoint._latest
+        if values is None:
+            values = endpoint._look()
+        self._send(Alert(f"{severity}.{endpoint.name}", values, timestamp(), self._sender))
+
+    def _send(self, alert: Alert) -> None:
+        self.emit_notification(alert.routing_key, alert.plain())
+        if self._run is not None:
+            self._run.alerted(alert)
+
+    def _settle_behind(self) -> None:
+        if self._run is not None:
+            self._run.settle()
+
+    def _write_behind(self, item: Item, raw: Any) -> None:
+        if self._run is not None:
+            self._run.write_behind(item, raw)
+
+
+kv_store = KVStore
+kv_store_key = KVStoreKey
+
+
+# Calibration
+
+
+def register_function(name: str, function: Callable[..., Any]) -> None:
+    """Let calibrations call a function by a name. Raises `ConfigError` for a name that is taken."""
+    calibration.register(name, function)
+
+
+def times2(value: Any) -> Any:
+    """Twice a value; for calibrations."""
+    return 2 * value
+
+
+def times3(value: Any) -> Any:
+    """Three times a value; for calibrations."""
+    return 3 * value
+
+
+register_function("times2", times2)
+register_function("times3", times3)
+
+
+# Configuration files
+
+MODULES: dict[str, type[Addressable]] = {
+    "kv_store": KVStore,
+    "KVStore": KVStore,
+    "kv_store_key": KVStoreKey,
+    "KVStoreKey": KVStoreKey,
+}
+"""What ``module:`` names without a dot."""
+
+
+def load(file: str | PathLike[str], node: str | None = None) -> list[KVStore]:
+    """The providers of a configuration file, ready to be started.
+
+    ``module: package.module.Class`` is imported, also from the directory of the file. ``node`` wins over the
+    one that the file names. Raises `ConfigError` naming file, line and column, and OSError when the file
+    cannot be read. Connects to nothing.
+    """
+    path = Path(file)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    found = endpoint_config.read(text, str(path), functools.partial(_find, path.parent.resolve()))
+    providers = [_provider(part, node or found.node) for part in found.providers]
+    for call in found.setup_calls:
+        _add_setup(call, providers)
+    return providers
+
+
+def _provider(part: Part, node: str | None) -> KVStore:
+    provider: KVStore = _made(part)
+    provider.node = node or ""
+    for each in part.endpoints:
+        endpoint = _made(each)
+        try:
+            provider.add_endpoint(endpoint)
+        except ConfigError as wrong:
+            raise ConfigError(f"{each.at}: {wrong}") from None
+    return provider
+
+
+def _made(part: Part) -> Any:
+    try:
+        return part.kind(name=part.name, **part.keywords)
+    except ConfigError as wrong:
+        raise ConfigError(f"{part.at}: {wrong}") from None
+    except Exception as raised:
+        raise ConfigError(f"{part.at}: {part.kind.__name__} raised {raised!r}") from raised
+
+
+def _find(directory: Path, module: str, provider: bool) -> Accepted:
+    """The class of a module's name. Raises `ConfigError`."""
+    base, keywords = (KVStore, PROVIDER_KEYWORDS) if provider else (KVStoreKey, KEYWORDS)
+    kind: Any = MODULES.get(module)
+    if kind is None and "." not in module:
+        known = ", ".join(name for name, each in MODULES.items() if issubclass(each, base))
+        raise ConfigError(f"{module!r} is none of {known}; a class of your own is named package.module.Class")
+    if kind is None:
+        place, _, name = module.rpartition(".")
+        if str(directory) not in sys.path:
+            sys.path.append(str(directory))
+        try:
+            kind = getattr(importlib.import_module(place), name)
+        except (ImportError, AttributeError) as wrong:
+            raise ConfigError(f"{module!r} cannot be imported: {wrong}") from None
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        raise ConfigError(f"{module!r} is no {base.__name__}")
+    return Accepted(kind, {**keywords, **_own_keywords(kind, base)})
+
+
+def _own_keywords(kind: type, base: type) -> dict[str, Kind]:
+    """The parameters of the constructors between a class and the one that it is made from."""
+    own: dict[str, Kind] = {}
+    for each in kind.__mro__[: kind.__mro__.index(base)]:
+        if "__init__" in vars(each):
+            for name, parameter in inspect.signature(vars(each)["__init__"]).parameters.items():
+                if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                    own[name] = ANY
+    return {name: own[name] for name in own if name not in ("self", "name")}
+
+
+def _add_setup(call: Call, providers: list[KVStore]) -> None:
+    """Have a call made once its target is served. Raises `ConfigError`."""
+    for provider in providers:
+        if call.target.lower() == provider.name.lower():
+            target: Addressable = provider
+        elif call.target.lower() in provider._endpoints:
+            target = provider.endpoint(call.target)
+        else:
+            continue
+        if call.method.startswith("_") or not hasattr(type(target), call.method):
+            raise ConfigError(f"{call.at}: {call.target} has no method {call.method!r}")
+        provider._setup.append(functools.partial(_set_up, target, call))
+        return
+    raise ConfigError(f"{call.at}: {call.target!r} is nothing in this file")
+
+
+def _set_up(target: Addressable, call: Call) -> None:
+    try:
+        if isinstance(getattr(type(target), call.method), property):
+            setattr(target, call.method, *call.args)
+        else:
+            getattr(target, call.method)(*call.args, **call.kwargs)
+    except Exception as raised:
+        raise ConfigError(f"{call.at}: {call.target}.{call.method} raised {raised!r}") from raised

@@ -1,0 +1,191 @@
+"""Endpoints that are looked at on schedule, and an instrument of one's own."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from link_kv import Closed, EtcdMiddleware, Refused, get
+from link_kv.endpoints import Endpoints, KVStore, KVStoreKey
+
+from ..processes import until
+from .conftest import Heard, Serve
+
+
+class Thermostat(KVStoreKey):
+    """An instrument: what it is told is what it shows, after the setpoint was clipped."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.temperature = 20.0
+
+    def on_get(self, *args: Any, **kwargs: Any) -> Any:
+        return self.temperature
+
+    def on_set(self, value: Any) -> Any:
+        self.temperature = min(value, 30.0)
+
+    def validate(self, value: Any) -> Any:
+        if value < 0:
+            raise ValueError(f"{value} is below freezing")
+        return value
+
+
+def test_an_instrument_is_an_item(serve: Serve, etcd_client: EtcdMiddleware, endpoints: Endpoints) -> None:
+    stat = Thermostat(name="stat", get_on_set=True)
+    serve(stat)
+    item = get("kv.stat", client=etcd_client)
+    assert item.value is None  # nobody has looked yet
+    assert item.get(refresh=True) == 20.0
+    assert item.value == etcd_client["/kv/stat"] == 20.0
+    item.set(25.0)
+    assert stat.temperature == item.value == 25.0
+    assert endpoints.set("stat", 100.0) == {"value_raw": 30.0}
+    assert item.wait(30.0, 10)
+    with pytest.raises(Refused, match=r"-1\.0 is below freezing"):
+        item.set(-1.0)
+    assert stat.temperature == 30.0
+
+
+def test_a_positive_interval_polls_by_itself(
+    serve: Serve, etcd_client: EtcdMiddleware, hear: Callable[..., Heard]
+) -> None:
+    stat = Thermostat(name="stat", schedule_interval=0.02, max_absolute_change=0.5)
+    serve(stat)
+    item = get("kv.stat", client=etcd_client)
+    assert item.wait(20.0, 30)
+    heard = hear("kv")
+    stat.temperature = 20.3  # too little to tell
+    stat.temperature = 21.0
+    assert item.wait(21.0, 30)
+    heard.until(lambda: any(alert.payload == {"value_raw": 21.0} for alert in heard))
+    assert [alert.payload["value_raw"] for alert in heard] == [21.0]
+
+
+def test_every_alert_is_told_in_order_and_every_value_written(
+    serve: Serve, etcd_client: EtcdMiddleware, hear: Callable[..., Heard]
+) -> None:
+    class Counts(KVStoreKey):
+        def on_get(self, *args: Any, **kwargs: Any) -> Any:
+            return next(numbers)
+
+    numbers = itertools.count()
+    kv = serve(Counts(name="counts", schedule_interval=0))
+    seen: list[int] = []
+    with etcd_client.subscribe("/kv/counts", lambda change: seen.append(change.value)):
+        heard = hear("kv")
+        kv.config("counts", "schedule_interval", 0.01)
+        kv.config("counts", "schedule_status", "on")
+        heard.until(lambda: len(heard) >= 50)
+        kv.config("counts", "schedule_status", "off")
+        last = kv.endpoint("counts")._latest
+        assert last is not None
+        until(lambda: last["value_raw"] in seen)
+    assert seen == list(range(len(seen)))
+    assert [alert.payload["value_raw"] for alert in heard] == list(range(len(heard)))
+
+
+def test_a_set_comes_after_what_was_polled_before(serve: Serve, etcd_client: EtcdMiddleware) -> None:
+    stat = Thermostat(name="stat", schedule_interval=0.002)
+    kv = serve(stat)
+    seen: list[float] = []
+    with etcd_client.subscribe("/kv/stat", lambda change: seen.append(change.value)):
+        for value in range(1, 20):
+            kv.set("stat", float(value))
+        until(lambda: 19.0 in seen)
+    seen = seen[seen.index(1.0) :]
+    assert seen == sorted(seen)
+
+
+def test_the_status_of_a_schedule(serve: Serve) -> None:
+    kv = serve(Thermostat(name="stat"), KVStoreKey(1, name="foo", log_interval=100))
+    stat, foo = kv.endpoint("stat"), kv.endpoint("foo")
+    assert kv.schedule_status == kv.logging_status == [("stat", False), ("foo", True)]
+    with pytest.raises(Refused, match="schedule_interval is 0; set it, then start"):
+        stat.schedule_status = "start"
+    stat.schedule_interval = 100
+    for word, on in (("start", True), ("stop", False), ("on", True), ("off", False), ("restart", True)):
+        stat.schedule_status = word
+        assert stat.schedule_status is stat.logging_status is on
+    for flag in (False, True):  # as YAML reads off and on
+        stat.logging_status = flag
+        assert stat.schedule_status is flag
+    with pytest.raises(ValueError, match="is start, on, stop, off or restart, not 'paused'"):
+        stat.schedule_status = "paused"
+    kv.schedule_status = "stop"
+    assert kv.schedule_status == [("stat", False), ("foo", False)]
+    kv.logging_status = "start"
+    foo.log_interval = 0
+    assert kv.schedule_status == [("stat", True), ("foo", False)]
+    with pytest.raises(ValueError, match="0 or more"):
+        stat.log_interval = -1
+
+
+def test_once(serve: Serve, hear: Callable[..., Heard]) -> None:
+    kv = serve(KVStoreKey(5, name="foo"))
+    heard = hear("kv")
+    kv.cmd("foo", "single_schedule", 0.01)
+    heard.until(lambda: heard)
+    assert heard[0].payload == {"value_raw": 5}
+    kv.endpoint("foo").store_value("status_message")
+    heard.until(lambda: len(heard) == 2)
+    assert heard[1].routing_key == "status_message.foo"
+    with pytest.raises(Closed, match="belongs to no provider"):
+        KVStoreKey(name="loose").store_value("sensor_value")
+
+
+def test_a_failing_calibration_is_told_with_each_alert(
+    serve: Serve, hear: Callable[..., Heard], caplog: pytest.LogCaptureFixture
+) -> None:
+    serve(KVStoreKey("?", name="foo", calibration="2*{} + 1", schedule_interval=0.01))
+    heard = hear("kv")
+    heard.until(lambda: len(heard) > 3)
+    assert "fails" in heard[0].payload["calibration_error"]
+    assert heard[0].payload["value_raw"] == "?"
+    assert caplog.text.count("calibration '2*{} + 1' of '?' fails") == 1
+
+
+def test_heartbeats(serve: Serve, hear: Callable[..., Heard]) -> None:
+    serve(name="alive", heartbeat_interval=0.05)
+    heard = hear("alive")
+    heard.until(lambda: len(heard) > 2)
+    assert {alert.routing_key for alert in heard} == {"heartbeat.alive"}
+
+
+def test_requests_of_one_endpoint_come_one_after_the_other(serve: Serve, endpoints: Endpoints) -> None:
+    inside: list[int] = []
+    crowded = threading.Event()
+
+    class Alone(KVStoreKey):
+        def on_get(self, *args: Any, **kwargs: Any) -> Any:
+            inside.append(1)
+            if len(inside) > 1:
+                crowded.set()
+            try:
+                return sum(range(2000))
+            finally:
+                inside.pop()
+
+    kv = serve(Alone(name="alone", schedule_interval=0.001))
+    threads = [threading.Thread(target=lambda: [endpoints.get("alone") for _ in range(20)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    kv.stop()
+    assert not crowded.is_set()
+
+
+def test_a_provider_may_be_started_again(serve: Serve) -> None:
+    kv: KVStore = serve(KVStoreKey(1, name="foo", schedule_interval=10))
+    kv.set("foo", 2)
+    kv.stop()
+    kv.stop()
+    assert kv.get("foo") == {"value_raw": 2}  # what it was
+    kv.start_in_thread()
+    assert kv.get("foo") == {"value_raw": 2}
+    assert kv.schedule_status == [("foo", True)]
