@@ -317,6 +317,25 @@ def test_the_environment_goes_before_etcd(
         until(lambda: bool(run(acknowledgements(etcd_client._exchange(), PATH))[1]))
         [told] = run(acknowledgements(etcd_client._exchange(), PATH))[1]
         assert told.elsewhere == {"port": "environment"}
+        monkeypatch.setenv("LINK_KV_TEST_SERVER_PORT", "-7")
+        assert not followed.wait(etcd_client.put(f"{PATH}/low", 6), 10)
+        assert followed.problems == {f"{PATH}/port": "Input should be greater than 0 (from environment)"}
+
+
+def test_all_who_have_the_same_in_force_say_the_same(etcd: Any, etcd_client: EtcdMiddleware) -> None:
+    with (
+        EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_client.prefix) as other,
+        follow(Server, PATH, client=etcd_client) as first,
+    ):
+        revision = etcd_client.put(PATH, {"port": 1, "low": 1})
+        assert first.wait(revision, 10)
+        etcd_client["/elsewhere"] = 1
+        with follow(Server, PATH, client=other) as second:
+            assert first.revision == second.revision == revision
+            gone = etcd_client.delete(f"{PATH}/low")
+            assert first.wait(gone, 10)
+            assert second.wait(gone, 10)
+            assert first.revision == second.revision == gone
 
 
 def test_a_plain_model_is_followed(etcd_client: EtcdMiddleware) -> None:

@@ -77,6 +77,8 @@ class Reload(Following[Mapping[str, Any]]):
         self._stored: dict[str, Stored] = {}
         """What was built last, by paths."""
         self._foreign: frozenset[str] = frozenset()
+        self._other: dict[str, str] = {}
+        """Parameters whose value another driver has given."""
         self._swaps = 0
 
     def start(self, open_lease: Callable[[], Lease[Any]], at_close: list[Any], *, offline: bool) -> None:
@@ -110,7 +112,7 @@ class Reload(Following[Mapping[str, Any]]):
             or tuple(configurable.drivers) != (self._driver,)
         ):
             return self._values_by_b3j0f(stored)
-        self._conf = None
+        self._conf, self._other = None, {}
         return self._applier.read(stored)
 
     def _values_by_b3j0f(self, stored: dict[str, Stored]) -> tuple[Values, dict[str, str]]:
@@ -132,13 +134,22 @@ class Reload(Following[Mapping[str, Any]]):
             trial.problems.setdefault(self._paths[0], str(error))
         named: dict[str, Any] = {}
         foreign = set()
-        for found in conf.values():
+        self._other = {}
+        for cname, found in conf.items():
             for key, each in found.items():
                 name = getattr(key, "pattern", key)
                 named[name] = None if each.error else each.value
+                texts = [
+                    one.categories[cname].get(name) for one in stored.values() if cname in one.categories
+                ]
+                if any(text is not None for text in texts) and each.svalue not in texts:
+                    self._other[name] = "another driver"
                 if not each.local:
                     foreign.add(name)
         return Values(named, frozenset(foreign)), trial.problems
+
+    def _elsewhere(self) -> dict[str, str]:
+        return self._other
 
     # Putting in force
 

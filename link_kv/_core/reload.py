@@ -51,6 +51,9 @@ class Tree(NamedTuple):
 
     at: Place
     revision: int
+    """The last one that is known to have changed something here."""
+    seen: int
+    """That, or the one at which it was read."""
     held: dict[bytes, Held]
 
     @property
@@ -72,6 +75,8 @@ class Invalid(Exception):
 class _Now(NamedTuple):
     current: Any
     revision: int
+    seen: int
+    """The newest revision at which it was what is to be in force."""
 
 
 class _Listener(Consumer):
@@ -96,7 +101,12 @@ class _Listener(Consumer):
         """What is there now. Called with the hub's lock held."""
         assert self.feed is not None
         replica = self.feed.replica
-        return Tree(self.at, replica.revision, dict(replica.all()))
+        held, revision = dict(replica.all()), replica.revision
+        if held and not replica.events:
+            # It was read, and that may be long after the last change. All who have the same in force should
+            # say the same, so they count by the newest key.
+            revision = max(each.revision for each in held.values())
+        return Tree(self.at, revision, replica.revision, held)
 
     def _wake(self) -> None:
         raise AssertionError("nothing is queued")
@@ -190,7 +200,7 @@ class Following(Generic[T]):
             except Unavailable:
                 if not offline:
                     raise
-                self._now = _Now(self._fallback(None), 0)
+                self._now = _Now(self._fallback(None), 0, 0)
             else:
                 problems = self._first(trees)
         except BaseException:
@@ -217,7 +227,7 @@ class Following(Generic[T]):
             current = self._checked(trees)
         except Invalid as invalid:
             try:
-                self._now = _Now(self._fallback(trees), 0)
+                self._now = _Now(self._fallback(trees), 0, 0)
             except NotImplementedError:
                 reasons = "; ".join(f"{path}: {reason}" for path, reason in invalid.problems.items())
                 raise ConfigError(reasons) from (invalid.__cause__ or invalid)
@@ -313,7 +323,7 @@ class Following(Generic[T]):
 
         with self._changed:
             self._changed.wait_for(decided, timeout)
-        return self.revision >= revision
+        return self._now.seen >= revision
 
     # Following
 
@@ -373,7 +383,7 @@ class Following(Generic[T]):
         self._revisions = [tree.revision for tree in trees]
         self._error, self._problems = None, MappingProxyType({})
         self._reported = set()
-        self._now = _Now(current, _revision(trees))
+        self._now = _Now(current, _revision(trees), _seen(trees))
         self._look_no_more(trees)
 
     def _reject(
@@ -396,7 +406,7 @@ class Following(Generic[T]):
     def _look_no_more(self, trees: list[Tree]) -> None:
         """A revision has been dealt with: who waits for it goes on."""
         with self._changed:
-            self._seen = _revision(trees)
+            self._seen = _seen(trees)
             self._changed.notify_all()
 
     def _message(self, problems: Mapping[str, str], trees: list[Tree]) -> str:
@@ -411,7 +421,7 @@ class Following(Generic[T]):
             said: dict[str, Any] = {
                 "state": state,
                 "revision": revision,
-                "seen": tree.revision,
+                "seen": tree.seen,
                 "message": message,
             }
             if elsewhere:
@@ -492,6 +502,10 @@ class Following(Generic[T]):
 
 def _revision(trees: Sequence[Tree]) -> int:
     return max(tree.revision for tree in trees)
+
+
+def _seen(trees: Sequence[Tree]) -> int:
+    return max(tree.seen for tree in trees)
 
 
 def _stamp(trees: Sequence[Tree], path: str, reason: str) -> object:

@@ -260,6 +260,13 @@ def test_other_drivers_and_expressions_of_the_program_count(
     with watch(configurable, settle=0) as reload:
         assert reload.wait(etcd_client.put(f"{file}/C", {"x": "=2 * 3", "own": "etcd"}), 10)
         assert vars(target) == dict(reload.current) == {"x": 6, "own": "file"}
+        until(lambda: bool(run(acknowledgements(etcd_client._exchange(), str(file)))[1]))
+        until(
+            lambda: (
+                run(acknowledgements(etcd_client._exchange(), str(file)))[1][0].elsewhere
+                == {"own": "another driver"}
+            )
+        )
         assert not reload.wait(etcd_client.put(f"{file}/C/x", "=1 / 0"), 10)
         assert list(reload.problems) == [f"{file}/C/x"]
         assert vars(target)["x"] == 6
