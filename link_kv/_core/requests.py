@@ -142,9 +142,10 @@ def _insist(compares: Sequence[Compare]) -> bytes:
     """A RequestOp that fails the transaction around it when a compare fails.
 
     etcd evaluates the compares of inner transactions before it does anything, and then looks whether what it
-    is to read can be read: the revision here never can.
+    is to read can be read: the revision here never can. The key is one that is compared, since etcd asks for
+    the right to read it even where it is not read.
     """
-    never = operation(Get(b"\0", revision=2**62))
+    never = operation(Get(compares[0].key, revision=2**62))
     return field(b"\x22", txn_bytes([compare(each) for each in compares], (), (never,)))
 
 

@@ -138,6 +138,11 @@ def test_denied_is_403_and_a_token_stands_for_a_login() -> None:
     ):
         mine = BaseClient("/store", ann)
         mine.put("a", 1)
+        mine.put("b", {"c": [1, 2]})
+        mine.copy("b", "d/e")
+        mine.move("b", "f")
+        assert mine.get("").content == {"a": 1, "d": {"e": {"c": [1, 2]}}, "f": {"c": [1, 2]}}
+        assert failed(lambda: mine.copy("a", "../other")).status == 400
         other = BaseClient("/other", ann)
         error = failed(lambda: other.put("a", 1))
         assert error.status == 403
