@@ -25,7 +25,7 @@ from link_kv._core.calls import run
 from link_kv._core.following import Following
 from link_kv._core.identities import as_text, describe
 from link_kv._core.link import Link
-from link_kv._core.link_config import LinkConfig, settle
+from link_kv._core.link_config import LinkConfig, logged_in, settle
 from link_kv._core.presence import Presence
 from link_kv._core.tether import Tether
 from link_kv.errors import Closed, ConfigError, DeadlineExceeded
@@ -64,9 +64,8 @@ def connect(
 
     Args:
         name: what the client is called in `Client.identities`, and in messages about locks.
-        host, port: etcd's address. Left as they are, it comes from the environment and the configuration
-        files.
-            A URL may stand for the host: ``etcds://h1:2379/prefix``.
+        host, port: etcd's address. Left as they are, the environment and the configuration files say
+            it. A URL may stand for the host: ``etcds://h1:2379/prefix``.
         timeout: seconds that etcd has for each answer, and a service for each connection.
         username, password: a login of etcd's.
         password_manager: has no meaning here, and says so in a warning.
@@ -130,12 +129,11 @@ class Client:
 
     def _connect(self, given: dict[str, Any]) -> None:
         self._given = given
-        settled = {key: value for key, value in given.items() if key not in ("assert_hostname", "auto_save")}
-        self._open(settle(**settled))
+        logged_in(settle(**given), self._open)
 
     def _open(self, options: LinkConfig) -> None:
         self._options = options
-        client: EtcdMiddleware = EtcdMiddleware._of(self._options.config)
+        client: EtcdMiddleware = EtcdMiddleware._of(options.config)
         self._client = client
         atexit.unregister(_disconnect_all)
         atexit.register(_disconnect_all)  # before what it needs is gone

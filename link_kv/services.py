@@ -23,7 +23,14 @@ from link_kv._core import registry
 from link_kv._core.calls import run
 from link_kv._core.direct import Listener
 from link_kv._core.following import Following
-from link_kv._core.link_config import LinkConfig, check_keywords, listening, settle, with_certificate
+from link_kv._core.link_config import (
+    LinkConfig,
+    check_keywords,
+    listening,
+    logged_in,
+    settle,
+    with_certificate,
+)
 from link_kv._core.presence import Presence
 from link_kv._core.registry import ServiceRecord, State
 from link_kv._core.wire_server import Caller, Host, Request
@@ -53,10 +60,11 @@ _CONNECT: dict[str, Any] = {
     "read_limit": None,
     "disable_tls": False,
     "cert_file": None,
+    "assert_hostname": True,
+    "auto_save": False,
     "endpoints": None,
 }
 _SERVE: dict[str, Any] = {"listen": LISTEN, "advertise": None, "cert_cert": None, "cert_key": None, "ttl": 10}
-_IGNORED = ("name", "assert_hostname", "auto_save")
 
 _request: contextvars.ContextVar[Request | None] = contextvars.ContextVar("link_kv.request", default=None)
 
@@ -102,12 +110,11 @@ class Service:
     def start(self, **kwargs: Any) -> None:
         """Register, and answer calls until the service is stopped. Blocks.
 
-        Takes the keywords of `link_kv.links.connect`, and these:
+        Takes the keywords of `link_kv.links.connect`, where a ``name`` does nothing, and these:
 
         Args:
-            listen: where to listen for clients, ``'host'`` or ``'host:port'``. ``'127.0.0.1:0'`` by
-            default: a
-                free port, for this machine alone. Off loopback the service needs a certificate, or
+            listen: where to listen for clients, ``'host'`` or ``'host:port'``; ``'127.0.0.1:0'``, a free
+                port for this machine alone, by default. Off loopback the service needs a certificate, or
                 ``disable_tls=True``.
             advertise: the address that clients are told; what it listens at by default.
             cert_cert, cert_key: files with the certificate to serve with and its key, in PEM form. By default
@@ -165,7 +172,7 @@ class Service:
         self.stop()
 
     def _begin(self, kwargs: dict[str, Any]) -> _Serving:
-        check_keywords(kwargs, (*_CONNECT, *_IGNORED, *_SERVE), f"{type(self).__name__}.start")
+        check_keywords(kwargs, (*_CONNECT, *_SERVE, "name"), f"{type(self).__name__}.start")
         connect = {**_CONNECT, **{name: value for name, value in kwargs.items() if name in _CONNECT}}
         serve = {**_SERVE, **{name: value for name, value in kwargs.items() if name in _SERVE}}
         options = with_certificate(self._settle(connect), serve["cert_cert"], serve["cert_key"])
@@ -175,7 +182,12 @@ class Service:
             atexit.unregister(_stop_all)
             atexit.register(_stop_all)  # before what it needs is gone
             _running.add(self)
-            self._serving = _Serving(self, options, serve["listen"], serve["advertise"], serve["ttl"])
+
+            def begin(options: LinkConfig) -> None:
+                self._serving = _Serving(self, options, serve["listen"], serve["advertise"], serve["ttl"])
+
+            logged_in(options, begin)
+            assert self._serving is not None
             return self._serving
 
     def _settle(self, connect: dict[str, Any]) -> LinkConfig:

@@ -70,6 +70,8 @@ class Config:
     expected_cluster_id: int | None = None
     srv_domain: str | None = None
     insecure_password: bool = False
+    server_name: str | None = None
+    """The host that the servers' certificate is for, where that is not the host that is connected to."""
 
 
 class _Given(NamedTuple):

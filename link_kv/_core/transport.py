@@ -180,7 +180,10 @@ class _Channels:
             if channel is None:
                 if self._config.tls:
                     self._credentials = self._credentials or _credentials(self._config)
-                    made = self._module.secure_channel(endpoint, self._credentials, options=_OPTIONS)
+                    options: Any = _OPTIONS
+                    if self._config.server_name is not None:
+                        options = (*_OPTIONS, ("grpc.ssl_target_name_override", self._config.server_name))
+                    made = self._module.secure_channel(endpoint, self._credentials, options=options)
                 else:
                     made = self._module.insecure_channel(endpoint, options=_OPTIONS)
                 channel = self._channels[endpoint] = _Channel(made)
