@@ -102,6 +102,10 @@ class Cluster(ABC):
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def __str__(self) -> str:
+        version = ".".join(map(str, self.version))
+        return f"etcd {version} in {len(self.members)} {self.kind}" + (self.image and f" of {self.image}")
+
     @abstractmethod
     def close(self) -> None: ...
 

@@ -19,9 +19,38 @@ class Profile:
     """How many events each watcher must have had."""
     resyncs: int = 50
     """How often what follows must read anew."""
+    pauses: int = 10
+    """How often a holder of the lock is frozen."""
+    unknown: int = 100
+    """How many writes must have an unknown outcome, and how long that is tried."""
+    longest_failing: float = 60
+    freezes: int = 5
+    """How often a frozen member must be noticed."""
+    tree_reads: int = 5000
+    """How often a tree of 1,000 keys is read, and how long that is tried."""
+    longest_reading: float = 90
+    big_tree: int = 0
+    """How many keys one tree more has."""
+    outages: int = 6
+    """How often all that follows etcd is cut off from it."""
 
 
 SHORT = Profile("short", seconds=75, operations=40_000, faults=20, events=20_000)
-LONG = Profile("long", seconds=1200, operations=1_000_000, faults=500, events=1_000_000, resyncs=2000)
+LONG = Profile(
+    "long",
+    seconds=1200,
+    operations=1_000_000,
+    faults=500,
+    events=1_000_000,
+    resyncs=2000,
+    pauses=200,
+    unknown=5000,
+    longest_failing=600,
+    freezes=50,
+    tree_reads=200_000,
+    longest_reading=1500,
+    big_tree=32_000,
+    outages=60,
+)
 
 PROFILES = {profile.name: profile for profile in (SHORT, LONG)}

@@ -69,6 +69,12 @@ class Process:
         if self.running:
             self.kill()
 
+    def finish_input(self) -> None:
+        """Let it come to an end, whose words are read elsewhere."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.close()
+        self._popen.wait(_SECONDS)
+
     def finish(self) -> None:
         """End its input, and wait for its end."""
         self._popen.communicate(timeout=_SECONDS)

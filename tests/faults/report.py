@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from tests.faults.run import Outcome
 
@@ -19,3 +20,9 @@ def show(outcome: Outcome) -> str:
         lines.append(", ".join(f"{number} {kind}" for kind, number in kinds.most_common()))
         lines += [f"  {finding}" for finding in outcome.findings[:_SHOWN]]
     return "\n          ".join(lines)
+
+
+def verdict(outcomes: Iterable[Outcome]) -> int:
+    """The status that the program ends with."""
+    verdicts = {outcome.verdict for outcome in outcomes}
+    return 1 if "FAILED" in verdicts else 2 if "void" in verdicts else 0

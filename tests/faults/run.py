@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -71,6 +72,18 @@ class Run:
     def program(self, module: str, *arguments: object) -> Process:
         """Start a program of ours."""
         return Process(self.directory / "log", f"tests.faults.{module}", *map(str, arguments))
+
+    @contextlib.contextmanager
+    def stderr_in_log(self) -> Iterator[None]:
+        """What is said on standard error meanwhile, by programs that are started too, goes to the log."""
+        kept = os.dup(2)
+        with (self.directory / "log").open("a") as file:
+            os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
     @contextlib.contextmanager
     def proxies(self) -> Iterator[list[Proxy]]:

@@ -23,6 +23,7 @@ class Faults:
         compact: compacts history as far as it is known; called with the cluster whole.
         clients: the processes that can be frozen and killed, if any.
         note: is told of each fault, in a line.
+        pause: the shortest and the longest time between two faults, in seconds.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class Faults:
         compact: Callable[[], None] | None = None,
         clients: Any = None,
         note: Callable[[str], None] = lambda line: None,
+        pause: tuple[float, float] = (0.2, 0.8),
     ) -> None:
+        self._between = pause
         self.cluster = cluster
         self.proxies = proxies
         self.dice = random.Random(seed)
@@ -54,9 +57,10 @@ class Faults:
             "one restarted": lambda: self._restart(self._any()),
             "leader moved": self._move_leader,
             "defragmented": self._defragment,
-            "links slow": self._slow,
-            "links cut": self._cut_links,
         }
+        if self.proxies:
+            found["links slow"] = self._slow
+            found["links cut"] = self._cut_links
         if self.cluster.safe:
             found["one killed"] = lambda: self._kill([self._any()])
             found["leader killed"] = lambda: self._kill([self.cluster.leader()])
@@ -86,7 +90,7 @@ class Faults:
         kinds = self.kinds()
         start = time.monotonic()
         while (gone := time.monotonic() - start) < seconds or (gone < longest and not enough()):
-            self._wait(self.dice.uniform(0.2, 0.8))
+            self._wait(self.dice.uniform(*self._between))
             if not self._deck:
                 self._deck = sorted(kinds)
                 self.dice.shuffle(self._deck)

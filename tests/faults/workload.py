@@ -10,7 +10,8 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,18 @@ def connect(endpoints: list[str], prefix: str = PREFIX, timeout: float = TIMEOUT
 class Worker:
     """One client: it draws operations, runs them, and notes what came of each."""
 
-    def __init__(self, name: str, first: int, seed: str, client: EtcdMiddleware, log: Log) -> None:
+    def __init__(
+        self,
+        name: str,
+        first: int,
+        seed: str,
+        client: EtcdMiddleware,
+        log: Log,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        weights = mix() if weights is None else weights
+        self.outcomes: Counter[str] = Counter()
+        self._kinds, self._weights = list(weights), list(weights.values())
         self._name = name
         self._client = client
         self._log = log
@@ -81,8 +93,10 @@ class Worker:
         except LinkKVError as error:
             # A refusal that tells nothing of the state. The checker finds whether it did something after all.
             outcome, result = "not applied", f"{type(error).__name__}: {error}"
+            self.outcomes[outcome] += 1
             self._log.note([name, time.monotonic(), outcome, result, ""])
             return True
+        self.outcomes[outcome] += 1
         self._log.note([name, time.monotonic(), outcome, "", result])
         return outcome not in ("unknown", "not applied")
 
@@ -101,7 +115,7 @@ class Worker:
     def draw(self) -> tuple[str, list[Any], Action]:
         """What to do next: its kind, what describes it, and the call."""
         dice, client = self._dice, self._client
-        kind = dice.choices(_KINDS, _WEIGHTS)[0]
+        kind = dice.choices(self._kinds, self._weights)[0]
         leaf, tree, items = dice.choice(LEAVES), dice.choice(TREES), dice.choice(LISTS)
         below, value = dice.choice(NAMES), next(self._numbers)
         if kind == "put":
@@ -214,7 +228,11 @@ _MIX = {
     "all": 1,
     "items": 0.5,
 }
-_KINDS, _WEIGHTS = list(_MIX), list(_MIX.values())
+
+
+def mix(**weights: float) -> dict[str, float]:
+    """How often each kind of operation comes, with some of them more or less often than usual."""
+    return {**_MIX, **weights}
 
 
 def rotated(endpoints: list[str], by: int) -> list[str]:

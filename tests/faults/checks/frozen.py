@@ -1,0 +1,55 @@
+"""A member that is frozen: whoever has a connection to it notices in time, though nothing was closed."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+
+from tests.faults.cluster import Member
+from tests.faults.run import Outcome, Run
+from tests.faults.workload import connect
+from tests.live.inbox import Inbox
+
+PREFIX = "/frozen"
+_BOUND = 12.0
+_OFTEN = 5
+"""How many clients notice it at a time, each a moment later in its rhythm of keepalives."""
+
+
+def run(run: Run) -> list[Outcome]:
+    outcome = Outcome("frozen member")
+    seconds: list[float] = []
+    for _ in range(-(-run.profile.freezes // _OFTEN)):
+        seconds += _freeze(run.cluster.follower(), outcome)
+        run.cluster.whole()
+    outcome.figures = (
+        f"noticed {len(seconds)} times by a watch, after {min(seconds):.1f} to {max(seconds):.1f} s"
+    )
+    outcome.demand(max(seconds) <= _BOUND, "noticed late", f"after {max(seconds):.1f} s")
+    outcome.need(len(seconds), run.profile.freezes, "members frozen")
+    return [outcome]
+
+
+def _freeze(member: Member, outcome: Outcome) -> list[float]:
+    """Freeze a member that clients watch through; after how many seconds each noticed."""
+    noticed: list[float] = []
+    with ExitStack() as stack:
+        inboxes = []
+        for number in range(_OFTEN):
+            client = stack.enter_context(connect([member.endpoint], PREFIX, timeout=60))
+            inbox = Inbox()
+            client.subscribe("/a", lambda change: None, on_state=inbox)
+            inboxes.append(inbox)
+            client.put("/a", number)
+        member.pause()
+        began = time.monotonic()
+        try:
+            for inbox in inboxes:
+                inbox.until(lambda items: "stale" in items, 2 * _BOUND)
+                noticed.append(time.monotonic() - began)
+        except AssertionError:
+            outcome.demand(False, "not noticed", f"within {2 * _BOUND:.0f} s")
+            noticed.append(2 * _BOUND)
+        finally:
+            member.resume()
+    return noticed

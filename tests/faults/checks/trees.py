@@ -1,0 +1,88 @@
+"""Large trees, replaced and read at the same time while members fail: no reader sees parts of two of them."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+from tests.faults.programs import Process
+from tests.faults.run import Outcome, Run
+from tests.faults.schedule import Faults
+from tests.faults.trees import PREFIX, names
+from tests.faults.workload import connect, rotated
+
+SIZE = 1000
+_WRITERS, _READERS = 2, 4
+_BIG_READS = 20
+
+
+class _Reading:
+    """A reader, and how far it is."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.done = 0
+        self.last = ""
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        while line := self.process.line():
+            self.last = line
+            if line.isdigit():
+                self.done = int(line)
+
+    def finish(self) -> None:
+        self.process.finish_input()
+        self._thread.join(60)
+
+
+def run(run: Run) -> list[Outcome]:
+    outcome = Outcome("trees")
+    figures = [_read(run, outcome, SIZE, run.profile.tree_reads)]
+    if run.profile.big_tree:
+        figures.append(_read(run, outcome, run.profile.big_tree, _BIG_READS))
+    outcome.figures = "; ".join(figures)
+    return [outcome]
+
+
+def _read(run: Run, outcome: Outcome, size: int, wanted: int) -> str:
+    endpoints = run.cluster.endpoints
+    with connect(endpoints, PREFIX, timeout=30) as client:
+        client[f"/{size}"] = dict.fromkeys(names(size), 0)
+    faults = Faults(run.cluster, [], f"{run.seed} trees {size}", note=run.note, pause=(2, 4))
+    began = time.monotonic()
+    processes: list[Process] = []
+
+    def start(kind: str, number: int) -> _Reading:
+        there = ",".join(rotated(endpoints, number))
+        processes.append(run.program("trees", kind, number + 1, size, there))
+        processes[-1].ready()
+        return _Reading(processes[-1])
+
+    try:
+        writers = [start("writer", number) for number in range(_WRITERS)]
+        readers = [start("reader", number) for number in range(_READERS)]
+
+        def enough() -> bool:
+            return sum(reader.done for reader in readers) >= wanted
+
+        faults.run(0, run.profile.longest_reading, enough)
+        for each in (*writers, *readers):
+            each.finish()
+    finally:
+        for process in processes:
+            process.close()
+    told = [json.loads(each.last) for each in (*writers, *readers)]
+    writes = sum(each["done"] for each in told[:_WRITERS])
+    reads = sum(each["done"] for each in told[_WRITERS:])
+    failed = sum(each["failed"] for each in told)
+    for trouble in (trouble for each in told for trouble in each["wrong"]):
+        outcome.demand(False, "mixed tree", trouble)
+    outcome.need(reads, wanted, f"reads of {size} keys")
+    outcome.need(writes, 2, f"writes of {size} keys")
+    return (
+        f"{reads} reads of {size} keys by {_READERS} readers while {_WRITERS} writers replaced them {writes} "
+        f"times, {failed} failed, {sum(faults.done.values())} faults, {time.monotonic() - began:.0f} s"
+    )
