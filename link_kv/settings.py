@@ -33,7 +33,8 @@ from link_kv._core.applied import TTL
 from link_kv._core.calls import run
 from link_kv._core.conf_fields import aliases, fit_model, problems_of
 from link_kv._core.conf_text import stored_tree
-from link_kv._core.reload import SETTLE, Following, Invalid, Tree
+from link_kv._core.reload import SETTLE, Following
+from link_kv._core.reload_tree import Invalid, Tree
 from link_kv.errors import ConfigError, LinkKVError, PathError
 from link_kv.live import hub_of
 from link_kv.middleware import EtcdMiddleware

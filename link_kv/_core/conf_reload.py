@@ -15,7 +15,8 @@ from b3j0f.conf import Configurable, Parameter
 from link_kv._core.conf_apply import Applier, Values, assign, has_parts, instances, schema_of
 from link_kv._core.conf_tree import Stored, make_out, order_key
 from link_kv._core.leases import Lease
-from link_kv._core.reload import Following, Invalid, Tree
+from link_kv._core.reload import Following
+from link_kv._core.reload_tree import Invalid, Tree
 
 if TYPE_CHECKING:
     from link_kv._core.watcher import Hub

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import weakref
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
@@ -24,7 +24,8 @@ from link_kv._core.applied import Acknowledger
 from link_kv._core.calls import run
 from link_kv._core.consumer import Consumer, State
 from link_kv._core.exchange import Exchange
-from link_kv._core.replica import Batch, Held
+from link_kv._core.reload_tree import Invalid, Tree, revision_of, seen_of, stamp, summary, tree_of
+from link_kv._core.replica import Batch
 from link_kv.errors import Closed, ConfigError, LinkKVError, Unavailable
 from link_kv.plan import Get
 from link_kv.tree import Place
@@ -44,32 +45,6 @@ SETTLE = 0.05
 """Seconds for which changes are gathered, from the first one on."""
 _AGAIN = 1.0
 """Seconds after which an etcd that was down at the beginning is tried again."""
-
-
-class Tree(NamedTuple):
-    """All keys of a configuration, as they are at one revision."""
-
-    at: Place
-    revision: int
-    """The last one that is known to have changed something here."""
-    seen: int
-    """That, or the one at which it was read."""
-    held: dict[bytes, Held]
-
-    @property
-    def content(self) -> dict[bytes, bytes]:
-        """What matters: housekeeping other than the order of categories does not."""
-        order = self.at.marker + b".link/categories"
-        return {key: held.value for key, held in self.held.items() if held.path is not None or key == order}
-
-
-class Invalid(Exception):
-    """A configuration cannot be put in force."""
-
-    def __init__(self, problems: Mapping[str, str]) -> None:
-        super().__init__(problems)
-        self.problems = problems
-        """By their paths in etcd."""
 
 
 class _Now(NamedTuple):
@@ -100,19 +75,13 @@ class _Listener(Consumer):
     def take(self) -> Tree:
         """What is there now. Called with the hub's lock held."""
         assert self.feed is not None
-        replica = self.feed.replica
-        held, revision = dict(replica.all()), replica.revision
-        if held and not replica.events:
-            # It was read, and that may be long after the last change. All who have the same in force should
-            # say the same, so they count by the newest key.
-            revision = max(each.revision for each in held.values())
-        return Tree(self.at, revision, replica.revision, held)
+        return tree_of(self.feed.replica)
 
     def _wake(self) -> None:
         raise AssertionError("nothing is queued")
 
 
-class Following(Generic[T]):
+class Following(ABC, Generic[T]):
     """A configuration that follows etcd. Subclasses say how it is made of keys and put in force.
 
     `current` is what is in force: one object, never changed, only replaced as a whole. Reading it takes no
@@ -152,7 +121,7 @@ class Following(Generic[T]):
         self._rejected: _Content | None = None
         self._acknowledger: Acknowledger | None = None
         self._at_close: list[Callable[[], object]] = []
-        self._closed = False
+        self._closed = self._lost = False
         # These under the hub's lock:
         self._due = 0.0
         self._dirty = self._scheduled = True  # nothing is to be scheduled before `_begin` is done
@@ -347,10 +316,8 @@ class Following(Generic[T]):
         if trees:
             try:
                 self._consider(trees)
-            except (
-                BaseException
-            ):  # such as an attribute of the program's that ends it: the next must be heard
-                log.exception("%s: revision %d was not dealt with", trees[0].at.path, _revision(trees))
+            except BaseException:  # of an attribute of the program's; the next change must be heard
+                log.exception("%s: revision %d was not dealt with", trees[0].at.path, revision_of(trees))
         with self._hub.changed:
             self._scheduled = self._dirty
             return self._due if self._dirty else None
@@ -383,20 +350,20 @@ class Following(Generic[T]):
         self._revisions = [tree.revision for tree in trees]
         self._error, self._problems = None, MappingProxyType({})
         self._reported = set()
-        self._now = _Now(current, _revision(trees), _seen(trees))
+        self._now = _Now(current, revision_of(trees), seen_of(trees))
         self._look_no_more(trees)
 
     def _reject(
         self, trees: list[Tree], content: list[dict[bytes, bytes]], problems: Mapping[str, str]
     ) -> None:
-        stamps = {path: (path, _stamp(trees, path, reason)) for path, reason in problems.items()}
+        stamps = {path: (path, stamp(trees, path, reason)) for path, reason in problems.items()}
         new = {path: problems[path] for path, stamp in stamps.items() if stamp not in self._reported}
         self._reported = set(stamps.values())
         self._rejected = content
         self._problems = MappingProxyType(dict(problems))
         self._error = ConfigError(self._message(problems, trees))
         self._look_no_more(trees)
-        self._acknowledge(trees, "rejected", _summary(problems, trees))
+        self._acknowledge(trees, "rejected", summary(problems, trees))
         if new:
             error = ConfigError(self._message(new, trees))
             log.error("%s", error)
@@ -406,13 +373,13 @@ class Following(Generic[T]):
     def _look_no_more(self, trees: list[Tree]) -> None:
         """A revision has been dealt with: who waits for it goes on."""
         with self._changed:
-            self._seen = _seen(trees)
+            self._seen = seen_of(trees)
             self._changed.notify_all()
 
     def _message(self, problems: Mapping[str, str], trees: list[Tree]) -> str:
         reasons = "; ".join(f"{path}: {reason}" for path, reason in problems.items())
         kept = self.revision or "what the program declares"
-        return f"revision {_revision(trees)} is rejected, {kept} stays in force: {reasons}"
+        return f"revision {revision_of(trees)} is rejected, {kept} stays in force: {reasons}"
 
     def _acknowledge(self, trees: list[Tree], state: str, message: str) -> None:
         assert self._acknowledger is not None
@@ -453,14 +420,19 @@ class Following(Generic[T]):
 
     def _lose(self, error: LinkKVError) -> None:
         """No change will be heard of any more. Called with the hub's lock held."""
-        if self._closed:
+        if self._closed or self._lost:
             return
+        self._lost = True
         if not isinstance(error, Closed):
             self._error = error
             path = self._listeners[0].at.path
             self._hub._note(logging.ERROR, "%s is not followed any more: %s", path, error)
             if self._on_error is not None:
                 self._call_later(self._on_error, error)
+            if self._acknowledger is not None:
+                said = {"state": "rejected", "seen": self._seen, "message": f"not followed any more: {error}"}
+                for listener, revision in zip(self._listeners, self._revisions, strict=True):
+                    self._acknowledger.tell(listener.at, revision=revision, **said)
         with self._changed:
             self._changed.notify_all()
 
@@ -498,35 +470,6 @@ class Following(Generic[T]):
     def __repr__(self) -> str:
         paths = ", ".join(listener.at.path for listener in self._listeners)
         return f"<{type(self).__name__} {paths} {self.state} at revision {self.revision}>"
-
-
-def _revision(trees: Sequence[Tree]) -> int:
-    return max(tree.revision for tree in trees)
-
-
-def _seen(trees: Sequence[Tree]) -> int:
-    return max(tree.seen for tree in trees)
-
-
-def _stamp(trees: Sequence[Tree], path: str, reason: str) -> object:
-    """What tells one bad value from the next at the same path: the revision of its write."""
-    for tree in trees:
-        held = tree.held.get(tree.at.prefix + path.encode())
-        if held is not None:
-            return held.revision
-    return reason
-
-
-def _summary(problems: Mapping[str, str], trees: Sequence[Tree]) -> str:
-    """Problems by their names in the configuration, for operators."""
-    told = []
-    for path, reason in problems.items():
-        name = path
-        for tree in trees:
-            if path.startswith(tree.at.path + "/"):
-                name = path[len(tree.at.path) + 1 :]
-        told.append(reason if any(path == tree.at.path for tree in trees) else f"{name}: {reason}")
-    return "; ".join(told)
 
 
 _following: weakref.WeakSet[Following[Any]] = weakref.WeakSet()
