@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from importlib import import_module
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from link_kv._core import operations, stm, trees
 from link_kv._core.aio_keeper import new_lease
@@ -20,23 +21,38 @@ from link_kv._core.operations import Entry, Kind
 from link_kv.live import Change, State, hub_of
 from link_kv.tree import MISSING
 
+if TYPE_CHECKING:
+    from link_kv.aio_links import Client, Link, LinkedClient, Service, connect
+
 __all__ = [
     "Change",
     "Changes",
+    "Client",
     "Entry",
     "EtcdMiddleware",
+    "Link",
+    "LinkedClient",
     "Lock",
     "Mirror",
     "Past",
     "Raw",
+    "Service",
     "Session",
     "Subscription",
     "Transaction",
     "Tree",
     "TreeList",
+    "connect",
 ]
 
 T = TypeVar("T")
+
+
+def __getattr__(name: str) -> object:
+    # Services are imported when they are asked for.
+    if name not in ("Client", "Link", "LinkedClient", "Service", "connect"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("link_kv.aio_links"), name)
 
 
 class _Reader:

@@ -8,6 +8,7 @@ is and who is linked; calls go to it directly.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import contextvars
 import inspect
 import logging
@@ -15,7 +16,7 @@ import secrets
 import socket
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -67,6 +68,21 @@ _CONNECT: dict[str, Any] = {
 _SERVE: dict[str, Any] = {"listen": LISTEN, "advertise": None, "cert_cert": None, "cert_key": None, "ttl": 10}
 
 _request: contextvars.ContextVar[Request | None] = contextvars.ContextVar("link_kv.request", default=None)
+
+
+def current_request() -> Request | None:
+    """What is being answered in this thread or task; None outside of a call."""
+    return _request.get()
+
+
+@contextlib.contextmanager
+def answering(request: Request) -> Iterator[None]:
+    """Let `current_request` tell of a request meanwhile."""
+    token = _request.set(request)
+    try:
+        yield
+    finally:
+        _request.reset(token)
 
 
 class Service:
@@ -146,11 +162,18 @@ class Service:
         Thread-safe. When a method of the service itself calls this, the stopping happens behind its back,
         and its answer is sent first.
         """
+        self._halt()
+
+    def _end(self) -> None:
+        """Stop, from within."""
+        self.stop()
+
+    def _halt(self) -> None:
         serving = self._serving
         if serving is None:
             return
         if _request.get() is not None:
-            threading.Thread(target=self.stop, name="link-kv-stop", daemon=True).start()
+            threading.Thread(target=self._end, name="link-kv-stop", daemon=True).start()
             return
         serving.close()
         if not serving.told:
@@ -228,7 +251,7 @@ class Service:
     @property
     def request(self) -> Request | None:
         """What is being answered in this thread, and who asked; None outside of a call."""
-        return _request.get()
+        return current_request()
 
     def __repr__(self) -> str:
         serving = self._serving
@@ -253,7 +276,7 @@ class Service:
             try:
                 return found(*request.args, **request.kwargs)
             finally:
-                self.stop()
+                self._end()
         _refuse_private(self._name, name)
         found = getattr(self, name)
         if callable(found):
@@ -285,11 +308,8 @@ class Service:
         return found
 
     def _answer(self, request: Request) -> Any:
-        token = _request.set(request)
-        try:
+        with answering(request):
             return self.answer_request(request)
-        finally:
-            _request.reset(token)
 
 
 _running: weakref.WeakSet[Service] = weakref.WeakSet()
@@ -298,7 +318,7 @@ _running: weakref.WeakSet[Service] = weakref.WeakSet()
 def _stop_all() -> None:
     """At the end of the interpreter: leave the registry, rather than expire there."""
     for service in list(_running):
-        service.stop()
+        service._end()
 
 
 _OWN = frozenset(dir(Service)) | {"shutdown_service"}
@@ -317,6 +337,8 @@ class _Serving:
     ) -> None:
         self.over = threading.Event()
         self.told = False
+        self.when_over: Callable[[], object] = bool
+        """Is called once it is over."""
         self._name = service.name
         self._closing = threading.Lock()
         bind = _with_port(listen)
@@ -384,6 +406,7 @@ class _Serving:
             self._following.close()
             self._client.close()
             self.over.set()
+            self.when_over()
 
 
 def _with_port(listen: str) -> str:

@@ -168,9 +168,8 @@ class Tether:
                 raise Unavailable(f"service {self.service}: does not answer at {record.address}")
             waiting.result()
         except LinkKVError as error:
+            # A token that is refused is that of the service before this one.
             line.close()
-            if isinstance(error, AccessDenied):
-                raise
             raise Unavailable(f"service {self.service}: cannot be reached: {line.ended or error}") from None
         except BaseException:
             line.close()
