@@ -61,6 +61,7 @@ class Asker:
         space: where to ask.
         lock: the lock on the machine.
         carry_out: does what the machine wants then, with the lock held.
+        poll: finds out how far watches are that catch up; whether it is to be called again.
     """
 
     def __init__(
@@ -69,20 +70,38 @@ class Asker:
         machine: Machine,
         lock: threading.Condition,
         carry_out: Callable[[Iterator[Action]], None],
+        poll: Callable[[], bool],
     ) -> None:
         self._space = space
         self._machine = machine
         self._lock = lock
         self._carry_out = carry_out
-        self._questions: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
+        self._poll = poll
+        self._polling = False
+        self._questions: queue.SimpleQueue[Question | Callable[[], None] | None] = queue.SimpleQueue()
         self.thread: threading.Thread | None = None
 
-    def ask(self, question: Question) -> None:
+    def ask(self, question: Question | Callable[[], None]) -> None:
         """Have a question answered. With the lock held."""
         self._questions.put(question)
         if self.thread is None:
             self.thread = threading.Thread(target=self._answer_all, name="link-kv-watch-reads", daemon=True)
             self.thread.start()
+
+    def poll(self) -> None:
+        """Find out again and again how far watches are, until they have caught up. With the lock held."""
+        if not self._polling:
+            self._polling = True
+            self.ask(self._poll_once)
+
+    def _poll_once(self) -> None:
+        more = self._poll()
+        if more and self._questions.empty():
+            time.sleep(_AGAIN)
+        with self._lock:
+            self._polling = False
+            if more:
+                self.poll()
 
     def close(self) -> None:
         """Answer no more."""
@@ -100,7 +119,9 @@ class Asker:
                 continue
             if question is None:
                 return
-            if question.watch.turn == question.turn:
+            if not isinstance(question, (Load, Check, Ask)):
+                question()
+            elif question.watch.turn == question.turn:
                 self._answer(question)
 
     def _answer(self, question: Question) -> None:

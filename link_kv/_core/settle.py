@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from link_kv._core.catchup import look
 from link_kv.errors import Unavailable
 from link_kv.plan import Delete, Operation, Put
 
@@ -85,9 +86,9 @@ def wait_until(hub: Hub, feed: Feed, over: Callable[[], bool], timeout: float | 
     until = math.inf if timeout is None else time.monotonic() + timeout
     pause = _FIRST_PAUSE
     while not over() and (left := until - time.monotonic()) > 0:
-        if not hub.ask_progress(feed):
+        if feed.live and not hub.ask_progress():
             # Before 3.5.8 the answer may come ahead of events that came first.
             with contextlib.suppress(Unavailable):  # the next turn asks again
-                hub.look(feed, left)
+                look(hub, feed, left)
         hub.wait(over, min(pause, left))
         pause = min(2 * pause, _LONGEST_PAUSE)

@@ -93,9 +93,11 @@ class Deliver(NamedTuple):
 
 
 class Live(NamedTuple):
-    """The watch is complete, and follows."""
+    """The watch is open, and follows."""
 
     watch: Watch
+    behind: int = 0
+    """The revision up to which something may still be missing, and will come; 0 when nothing is."""
 
 
 class Stale(NamedTuple):
@@ -349,13 +351,13 @@ class Machine:
         elif other or (not watch.history and header.revision - watch.replica.revision > LONG_GAP):
             yield from self._read_again(watch)
         else:
-            yield from self._follow(watch)
+            yield from self._follow(watch, header.revision)
 
-    def _follow(self, watch: Watch) -> Iterator[Action]:
+    def _follow(self, watch: Watch, revision: int = 0) -> Iterator[Action]:
         watch.phase = Phase.FOLLOWING
         watch._cluster = watch._new_cluster
         watch._lineage = self._lineage
-        yield Live(watch)
+        yield Live(watch, revision if revision > watch.replica.revision else 0)
         waiting, watch._waiting = watch._waiting, []
         for events in waiting:
             yield from self._apply(watch, events)

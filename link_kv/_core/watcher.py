@@ -18,8 +18,9 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from link_kv._core.asker import Asker, read_past, read_range
+from link_kv._core.asker import Asker, read_past
 from link_kv._core.calls import STATUS, WATCH, Caller, Stream, Wire, run
+from link_kv._core.catchup import CatchUp
 from link_kv._core.config import Config
 from link_kv._core.consumer import Consumer
 from link_kv._core.dispatch import Dispatcher
@@ -101,7 +102,8 @@ class Hub:
         self._consumers: dict[Consumer, None] = {}
         self._stream: Stream | None = None
         self._reader: threading.Thread | None = None
-        self._asker = Asker(self._space, self._machine, self.changed, self._carry_out)
+        self._catch_up = CatchUp(self)
+        self._asker = Asker(self._space, self._machine, self.changed, self._carry_out, self._poll)
         self._wakeup = threading.Event()
         self._waiting = 0
         self._closed = False
@@ -195,19 +197,11 @@ class Hub:
             finally:
                 self._waiting -= 1
 
-    def ask_progress(self, feed: Feed) -> bool:
-        """Have etcd say how far the watches are; whether it can, for one that is live."""
+    def ask_progress(self) -> bool:
+        """Have etcd say how far the watches are; whether it can."""
         with self.changed:
             self._run(self._machine.ask_progress())
-            return self._machine.bookmarks or not feed.live
-
-    def look(self, feed: Feed, seconds: float) -> None:
-        """Read the keys of a feed, and if they are those that it has, take note that it is not behind."""
-        revision, pairs = read_range(self._space, feed.at, keys_only=True, seconds=seconds)
-        mods = {key: mod for key, _, mod in pairs if feed.replica.covers(key)}
-        with self.changed:
-            if feed.live and mods == {key: held.revision for key, held in feed.replica.all()}:
-                feed.compared = revision
+            return self._machine.bookmarks
 
     def close(self) -> None:
         """End everything; all who listen are told. May be called twice; does nothing in a forked child."""
@@ -265,11 +259,11 @@ class Hub:
 
         def decided() -> bool:
             final = self._trouble is not None and not isinstance(self._trouble, Unavailable)
-            return feed.live or feed.error is not None or final
+            return feed.phase is Phase.FOLLOWING or feed.error is not None or final
 
         self.wait(decided, timeout)
         error = feed.error or self._trouble
-        if not feed.live:
+        if feed.phase is not Phase.FOLLOWING:
             if error is not None and not isinstance(error, Unavailable):
                 raise type(error)(*error.args)
             raise Unavailable(f"{feed.at.path}: not watched within {timeout:.3g} s: {error or 'no answer'}")
@@ -283,6 +277,7 @@ class Hub:
         if self._feeds.get(feed.at.key) is feed:
             del self._feeds[feed.at.key]
         self._returning.pop(feed, None)
+        self._catch_up.drop(feed)
         self._run(self._machine.remove(feed))
         if self._machine.idle:
             self._wakeup.set()
@@ -368,7 +363,11 @@ class Hub:
             if self._stream is not None:
                 run(self._stream.send(action.request))
         elif kind is Live:
-            self._went_live(action.watch)
+            if action.behind and action.watch.shared:  # a replay of the past is live from its first revision
+                self._catch_up.add(action.watch, action.behind)
+                self._asker.poll()
+            else:
+                self._went_live(action.watch)
         elif kind is Stale:
             self._went_stale(action.watch)
         elif kind is Lost:
@@ -408,6 +407,7 @@ class Hub:
     def _went_stale(self, feed: Feed) -> None:
         feed.live = False
         feed.compared = 0  # of a history that may have ended
+        self._catch_up.drop(feed)
         feed.dropped = feed.dropped or self._stream is None
         for consumer in feed.listeners:
             consumer.tell("stale")
@@ -419,11 +419,24 @@ class Hub:
             self._do(action)
         while self._overfull:
             self.park(*self._overfull.popitem())
+        self._note_arrivals()
         for feed in list(self._returning):
             if feed.phase is Phase.FOLLOWING:
                 self._return(feed)
         if self._waiting:
             self.changed.notify_all()
+
+    def _note_arrivals(self) -> None:
+        if self._catch_up:
+            for feed in self._catch_up.arrived():
+                self._went_live(feed)
+
+    def _poll(self) -> bool:
+        """See how far those are that catch up; whether there are any left."""
+        self._catch_up.poll()
+        with self.changed:
+            self._note_arrivals()
+            return bool(self._catch_up) and not self._closed
 
     def _note(self, level: int, message: str, *values: Any) -> None:
         """Log, in a thread that may run the handlers of users."""

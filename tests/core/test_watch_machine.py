@@ -289,7 +289,7 @@ def test_it_resumes_at_its_last_revision_and_drops_what_it_knows() -> None:
     assert host.created() == []
     assert host.run(host.machine.checked(watch, watch.turn, True)) == []
     assert host.created() == [(b"/a", 11)]
-    assert host.answer(revision=12, created=True) == [Live(watch)]
+    assert host.answer(revision=12, created=True) == [Live(watch, behind=12)]
     actions = host.answer(revision=12, events=[(11, b"/a/x", b"2"), (12, b"/a/x", b"3")])
     assert delivered(actions) == [(12, [("/a/x", 3)], False)]
 
@@ -322,7 +322,7 @@ def test_what_was_queued_and_what_was_opened_is_opened_again() -> None:
 
 def test_compacted_history_is_made_up_for_by_reading() -> None:
     host, watch = following()
-    assert reopen(host, 90) == [Live(watch)]
+    assert reopen(host, 90) == [Live(watch, behind=90)]
     # As recorded: no revision in the header, and no reason.
     assert host.answer(watch_id=0, revision=0, canceled=True, compact_revision=80) == [Stale(watch)]
     assert host.created() == [(b"/a", 10), (b"/a", 0)]
@@ -360,7 +360,7 @@ def test_a_past_that_was_compacted_is_an_error() -> None:
     host.add(watch)
     reconnect(host)
     assert host.created() == [(b"/a", 5)]
-    assert host.answer(revision=90, created=True) == [Live(watch)]
+    assert host.answer(revision=90, created=True) == [Live(watch, behind=90)]
     (lost,) = host.answer(canceled=True, compact_revision=80)
     assert isinstance(lost.error, RevisionError)
     assert "80" in str(lost.error)
@@ -386,14 +386,14 @@ def test_a_long_gap_is_read_unless_all_history_counts(kind: type[Watch]) -> None
     host, watch = following(kind=kind)
     actions = reopen(host, 10 + LONG_GAP + 1)
     if kind is Watch:
-        assert actions == [Live(watch)]
+        assert actions == [Live(watch, behind=11 + LONG_GAP)]
     else:
         assert actions == []
         assert host.cancelled() == [0]
         assert host.created() == [(b"/a", 10), (b"/a", 0)]
         assert host.answer(watch_id=1, revision=50_000, created=True) == [Load(watch, watch.turn)]
     host, watch = following(kind=kind)
-    assert reopen(host, 10 + LONG_GAP) == [Live(watch)]
+    assert reopen(host, 10 + LONG_GAP) == [Live(watch, behind=10 + LONG_GAP)]
 
 
 # Another history
@@ -505,7 +505,7 @@ def test_another_cluster_is_read() -> None:
     assert host.cancelled() == [0]
     assert reopen(host, 60, cluster=0xC2) == [Load(watch, watch.turn)]
     host.load(watch, 60)
-    assert reopen(host, 61, cluster=0xC2) == [Live(watch)]
+    assert reopen(host, 61, cluster=0xC2) == [Live(watch, behind=61)]
 
 
 # Refusals

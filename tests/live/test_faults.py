@@ -281,6 +281,38 @@ def test_a_member_that_lost_its_cluster_is_noticed() -> None:
             assert inbox.wait(1)[0].value == 1
 
 
+@pytest.mark.parametrize("compacted", [False, True])
+def test_live_is_told_when_what_was_missed_has_come(server: local.LocalEtcd, compacted: bool) -> None:
+    [endpoint] = server.endpoints
+    with Bridge(endpoint) as bridge, connect(bridge.endpoint) as client, connect(endpoint) as other:
+        heard, quiet = Inbox(), Inbox()
+        client.subscribe("/a", heard, on_state=heard)
+        nothing = client.subscribe("/quiet", quiet, on_state=quiet)
+        mirror = client.mirror("/a")
+        for number in range(5):
+            bridge.cut()
+            until(lambda: {mirror.state, nothing.state} == {"stale"})
+            written = other.put("/a", number)
+            other["/b"] = number
+            if compacted:
+                compact(endpoint, written)
+            bridge.mend()
+            until(lambda: mirror.state == "live")
+            assert mirror[""] == number
+            told = heard.until(lambda items: len(items) >= 3 and items[-1] == "live")
+            assert (told[0], told[1].value, told[1].synthetic, told[2:]) == (
+                "stale",
+                number,
+                compacted,
+                ["live"],
+            )
+            heard.items.clear()
+            until(lambda: nothing.state == "live")
+        # That nothing was missed may be known before etcd says that the history was compacted.
+        assert quiet.items == ["stale", "live"] * (len(quiet.items) // 2)
+        assert compacted or len(quiet.items) == 10
+
+
 def test_a_mirror_is_waited_for_while_etcd_cannot_be_reached(server: local.LocalEtcd) -> None:
     [endpoint] = server.endpoints
     with Bridge(endpoint) as bridge, connect(bridge.endpoint) as client, connect(endpoint) as other:
