@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings
 
 from link_kv import AccessDenied, EtcdMiddleware, local
 from link_kv._core.applied import acknowledgements, schemas
+from link_kv._core.auth import take_role
 from link_kv._core.calls import run
 from link_kv.errors import LinkKVError
 from link_kv.settings import follow
@@ -132,7 +133,7 @@ def test_it_goes_on_through_a_restart(server: local.LocalEtcd) -> None:
             until(lambda: followed.state == "live")
 
 
-def granted(kind: str, start: str, end: str) -> dict[str, str]:
+def permission(kind: str, start: str, end: str) -> dict[str, str]:
     return {
         "permType": kind,
         "key": base64.b64encode(start.encode()).decode(),
@@ -140,27 +141,44 @@ def granted(kind: str, start: str, end: str) -> dict[str, str]:
     }
 
 
-def test_a_role_that_may_only_read_follows_and_says_so_once(
-    server: local.LocalEtcd, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def guarded(server: local.LocalEtcd) -> local.LocalEtcd:
+    """An etcd with logins: ``app`` reads /app, ``told`` may also say what it has in force."""
     endpoint = server.endpoints[0]
+    reading = permission("READ", "/app/", "/app0")
+    telling = permission("READWRITE", "/app/.link", "/app/.link0")
     for path, body in (
         ("user/add", {"name": "root", "password": "root"}),
         ("role/add", {"name": "root"}),
         ("user/grant", {"user": "root", "role": "root"}),
+        ("role/add", {"name": "read"}),
+        ("role/grant", {"name": "read", "perm": reading}),
+        ("role/add", {"name": "tell"}),
+        ("role/grant", {"name": "tell", "perm": telling}),
         ("user/add", {"name": "app", "password": "s3cret"}),
-        ("role/add", {"name": "app"}),
-        ("user/grant", {"user": "app", "role": "app"}),
-        ("role/grant", {"name": "app", "perm": granted("READ", "/app/", "/app0")}),
+        ("user/grant", {"user": "app", "role": "read"}),
+        ("user/add", {"name": "told", "password": "s3cret"}),
+        ("user/grant", {"user": "told", "role": "read"}),
+        ("user/grant", {"user": "told", "role": "tell"}),
         ("enable", {}),
     ):
         answer = ask(endpoint, f"/v3/auth/{path}", body)
         assert "error" not in answer, answer
-    errors: queue.Queue[LinkKVError] = queue.Queue()
+    return server
+
+
+def connect(server: local.LocalEtcd, user: str, prefix: str = "/app") -> EtcdMiddleware:
+    password = "root" if user == "root" else "s3cret"
+    return EtcdMiddleware(endpoints=server.endpoints, prefix=prefix, user=user, password=password)
+
+
+def test_a_role_that_may_only_read_follows_and_says_so_once(
+    guarded: local.LocalEtcd, caplog: pytest.LogCaptureFixture
+) -> None:
     with (
-        EtcdMiddleware(endpoints=[endpoint], prefix="/app", user="root", password="root") as root,
-        EtcdMiddleware(endpoints=[endpoint], prefix="/app", user="app", password="s3cret") as client,
-        follow(Server, PATH, client=client, on_error=errors.put) as followed,
+        connect(guarded, "root") as root,
+        connect(guarded, "app") as client,
+        follow(Server, PATH, client=client) as followed,
     ):
         for port in (1, 2):
             assert followed.wait(root.put(f"{PATH}/port", port), 10)
@@ -169,9 +187,24 @@ def test_a_role_that_may_only_read_follows_and_says_so_once(
         assert told(root) == []
         assert caplog.text.count("could not be told") == 1
         assert "s3cret" not in caplog.text
-    assert errors.empty()
-    with (
-        EtcdMiddleware(endpoints=[endpoint], prefix="/other", user="app", password="s3cret") as client,
-        pytest.raises(AccessDenied),
-    ):
+    with connect(guarded, "app", "/other") as client, pytest.raises(AccessDenied):
         follow(Server, PATH, client=client)
+
+
+def test_who_may_not_read_any_more_is_told_and_shown(guarded: local.LocalEtcd) -> None:
+    errors: queue.Queue[LinkKVError] = queue.Queue()
+    with (
+        connect(guarded, "root") as root,
+        connect(guarded, "told") as client,
+        follow(Server, PATH, client=client, on_error=errors.put) as followed,
+    ):
+        assert followed.wait(root.put(f"{PATH}/port", 1), 10)
+        until(lambda: [each.state for each in told(root)] == ["applied"])
+        run(take_role(root._exchange(), "told", "read"))
+        guarded.restart()
+        assert isinstance(errors.get(timeout=30), AccessDenied)
+        assert (followed.state, followed.current.port) == ("lost", 1)
+        assert isinstance(followed.error, AccessDenied)
+        until(lambda: [each.state for each in told(root)] == ["rejected"], 30)
+        assert told(root)[0].message.startswith("not followed any more: ")
+    assert errors.empty()
