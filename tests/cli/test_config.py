@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -375,3 +377,39 @@ def test_on_a_terminal(cli: Cli, etcd_client: EtcdMiddleware, followed: Followed
     assert r"+ name = x\x1b[31m" in shown
     status, shown = on_terminal(*cli.options, "config", "rollback", PATH, str(bad), talk=())
     assert "nothing changes" in shown
+
+
+def test_an_import_asks_on_a_terminal(cli: Cli, etcd_client: EtcdMiddleware, tmp_path: Path) -> None:
+    file = tmp_path / "x.ini"
+    file.write_text("[C]\nport = 1\n")
+    for answer, status in (("n", 1), ("y", 0)):
+        found, shown = on_terminal(
+            *cli.options, "config", "import", str(file), PATH, talk=[("Write to", answer)]
+        )
+        assert found == status
+        assert f"1 added, 0 changed, 0 deleted. Write to {PATH}?" in shown
+        assert (PATH in etcd_client) is (answer == "y")
+
+
+def test_operating_needs_neither_b3j0f_nor_pydantic(
+    cli: Cli, etcd_client: EtcdMiddleware, followed: Followed[Server]
+) -> None:
+    etcd_client["/x.conf"] = {"C": {"a": 1, "list": ["x", 2]}}
+    script = (
+        "import sys; sys.modules['b3j0f'] = sys.modules['pydantic'] = None\n"
+        "from link_kv.cli._run import run; sys.exit(run(sys.argv[1:]))"
+    )
+    for args, expected in (
+        (("export", "/x.conf", "-f", "ini"), "[C]\na = 1\nlist = x, 2\n\n"),
+        (("status", PATH), "1 applied\n"),
+        (("check", PATH, "port=1"), "1 process accepts it\n"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *cli.options, "config", *args],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stderr == ""
+        assert done.stdout.startswith(expected)
