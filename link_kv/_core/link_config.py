@@ -80,7 +80,7 @@ def settle(
         given |= {"host": host, "port": port}
     config = _resolved(given, endpoints)
     options = LinkConfig(config, bool(disable_tls), read_limit, bool(assert_hostname), bool(auto_save))
-    return options if disable_tls else _secured(options)
+    return options if disable_tls else secured(options)
 
 
 def _resolved(given: dict[str, Any], endpoints: str | list[str] | None) -> Config:
@@ -111,7 +111,7 @@ _CALLED = {"user": "username", "ca_cert": "cert_file"}
 """What options are called here."""
 
 
-def _secured(options: LinkConfig) -> LinkConfig:
+def secured(options: LinkConfig) -> LinkConfig:
     """The same, once it is certain that nobody listens, and whom to trust."""
     config = options.config
     if not config.tls:

@@ -273,7 +273,8 @@ async def everybody(ex: Exchange) -> tuple[dict[str, ServiceRecord], dict[str, C
 async def register_service(ex: Exchange, name: str, record: ServiceRecord, lease: int) -> int:
     """Register a service, and return the revision. Raises `KeyExists` while another has the name.
 
-    One whose process has certainly ended is replaced, without waiting for its lease.
+    One whose process has certainly ended is replaced, without waiting for its lease. So is what was
+    registered with the same token: etcd may have a lease still that was given up here.
     """
     at = service_place(ex.space, name)
     put = Put(at.key, _dump(record, "created"), lease)
@@ -286,6 +287,11 @@ async def register_service(ex: Exchange, name: str, record: ServiceRecord, lease
         if kv.lease == lease:
             return int(kv.mod_revision)
         other = _service(kv.value, kv.mod_revision)
+        if other is not None and other.token == record.token:
+            outcome = await ex.commit(Plan((unmoved(at.key, kv.mod_revision),), (put,), guarded=True), what)
+            if outcome.succeeded:
+                return outcome.revision
+            continue
         if other is not None and not _has_ended(other.address):
             raise KeyExists(
                 f"service {name}: is running at {other.address}; stop that one, or give this one another name"
@@ -315,7 +321,7 @@ async def register_client(ex: Exchange, client: str, record: ClientRecord, lease
 
 
 async def add_link(ex: Exchange, name: str, link: str, record: LinkRecord, lease: int) -> State:
-    """Link a client, if the service's range allows that.
+    """Link a client, or write its link anew under another lease, if the service's range allows that.
 
     Raises `NotFound` when there is no such service, and `LockRefused`.
     """
@@ -325,9 +331,9 @@ async def add_link(ex: Exchange, name: str, link: str, record: LinkRecord, lease
             raise NotFound(f"service {name}: there is no such service")
         if why := state.refuses_link(record.client):
             raise LockRefused(why)
-        if link in state.links:
-            return ()
-        return (Put(_key(ex, name, _LINKS, link), _dump(record, "created"), lease),)
+        # Where the link is there, it is under a lease that was given up here; a lock with it is lost.
+        lock = _key(ex, name, _LOCKS, link)
+        return (Put(_key(ex, name, _LINKS, link), _dump(record, "created"), lease), Delete(lock))
 
     return await _change(ex, name, decide)
 

@@ -169,8 +169,9 @@ class Tether:
             waiting.result()
         except LinkKVError as error:
             # A token that is refused is that of the service before this one.
+            why = line.ended or error
             line.close()
-            raise Unavailable(f"service {self.service}: cannot be reached: {line.ended or error}") from None
+            raise Unavailable(f"service {self.service}: cannot be reached: {why}") from None
         except BaseException:
             line.close()
             raise
