@@ -172,6 +172,38 @@ def test_a_client_whose_lease_is_lost_links_again_but_its_lock_is_gone(
     assert link.echo() == [[], {}]
 
 
+def test_a_service_that_gave_its_lease_up_registers_again_over_what_etcd_still_has(
+    serve: Any, client: Client, etcd_client: Any
+) -> None:
+    """No lease ends while etcd has no leader, and a new leader gives each its whole time again."""
+    echo = serve(Echo(), ttl=600)
+    link = client.link("Echo")
+    lease = echo._serving._presence.lease
+    echo._serving._presence._session._lease.lose()
+    until(lambda: echo._serving._presence.lease != lease and echo._serving._presence.alive)
+    assert link.echo(timeout=30) == [[], {}]
+    _revoke(etcd_client, lease)
+    assert list(client.identities()["services"]) == ["Echo"]
+    assert link.echo(timeout=30) == [[], {}]
+
+
+def test_a_client_that_gave_its_lease_up_keeps_its_links_when_etcd_ends_it(
+    echo: Echo, client: Client, etcd_client: Any
+) -> None:
+    link = client.link("Echo")
+    link.acquire_lock()
+    presence = client._presence
+    assert presence is not None
+    lease = presence.lease
+    presence._session._lease.lose()  # type: ignore[attr-defined]
+    until(lambda: presence.lease != lease and presence.alive)
+    with connect(name="other") as other:
+        other.link("Echo").unlink()  # the lock, of which the client was told that it is lost, bars nobody
+    _revoke(etcd_client, lease)
+    link.acquire_lock()
+    assert link.echo() == [[], {}]
+
+
 def _revoke(client: Any, lease: int) -> None:
     from link_kv._core.calls import run
     from link_kv._core.exchange import Exchange
