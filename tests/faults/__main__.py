@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.faults import cluster as clusters
 from tests.faults.arena import examine
-from tests.faults.checks import failed, frozen, history, locks, resyncs, trees
+from tests.faults.checks import failed, followers, frozen, history, locks, resyncs, trees
 from tests.faults.profiles import PROFILES
 from tests.faults.report import show, verdict
 from tests.faults.run import Outcome, Run
@@ -28,6 +28,7 @@ GROUPS: tuple[dict[str, Callable[[Run], list[Outcome]]], ...] = (
     {"history": history.run},
     {"resyncs": resyncs.run},
     {"trees": trees.run},
+    {"followers": followers.run},
     # These wait more than they work, and leave two of the members alone.
     {"failed": failed.run, "locks": locks.run, "frozen": frozen.run},
 )

@@ -1,0 +1,209 @@
+"""Configuration readers, callbacks of items, services and links, while etcd is away and when it comes back.
+
+Meanwhile each keeps the last good value and says that it is cut off. Calls over a link do not go through
+etcd, and go on while the service's lease lives. One service has a lease that ends meanwhile. Once etcd is back
+all are back within three seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from pydantic import BaseModel
+
+import link_kv
+from link_kv.driver import Configurable, EtcdConfDriver, Parameter, category, configuration, watch
+from link_kv.errors import LinkKVError
+from link_kv.links import connect as connect_to_services
+from link_kv.settings import follow
+from tests.faults.cluster import Member
+from tests.faults.programs import Process
+from tests.faults.run import Outcome, Run
+from tests.faults.workload import connect
+from tests.live.inbox import Inbox
+from tests.processes import until
+from tests.services.echo import Echo
+from tests.wire.proxy import Proxy
+
+PREFIX = "/followers"
+_BACK = 3.0
+"""Seconds within which all are back."""
+_TOLD = 20.0
+"""Seconds within which the state is told. A frozen server is noticed after 12."""
+_CONF = "faults/server.conf"
+
+
+class Server(BaseModel):
+    port: int = 0
+
+
+class Followers:
+    """One of each kind, and what it shows."""
+
+    def __init__(self, run: Run, links: list[Proxy], stack: ExitStack) -> None:
+        endpoints = [link.endpoint for link in links]
+        self.writer = stack.enter_context(connect(run.cluster.endpoints, PREFIX, timeout=30))
+        self.writer[f"/{_CONF}/C"] = {"port": 1}
+        self.writer["/settings"] = {"port": 1}
+        self.writer["/store"] = {"value": 1}
+        client = stack.enter_context(connect(endpoints, PREFIX, timeout=5))
+        self.settings = stack.enter_context(follow(Server, "/settings", client=client))
+        self.reload = stack.enter_context(watch(self._configurable(EtcdConfDriver(client)), settle=0))
+        self.item = link_kv.get("store", "value", client=client)
+        self.values, self.states = Inbox(), Inbox()
+        handle = self.item.register(lambda item, value, at: self.values(value), on_state=self.states)
+        stack.callback(handle.close)
+        self.mirror = stack.enter_context(client.mirror("/store"))
+        self._url = f"etcd://{','.join(endpoints)}{PREFIX}"
+        steady = Echo("Steady")
+        steady.start_in_thread(host=self._url, ttl=60)
+        stack.callback(steady.stop)
+        fickle = Process(run.directory / "log", "tests.services.echo", ",".join(endpoints), PREFIX, "Fickle")
+        stack.callback(fickle.close)
+        until(lambda: self.found("Fickle"))
+        self.connection = stack.enter_context(connect_to_services(host=self._url, name="faults"))
+        self.links = {name: self.connection.link(name) for name in ("Steady", "Fickle")}
+
+    def _configurable(self, driver: EtcdConfDriver) -> object:
+        conf = configuration(category("C", Parameter("port", ptype=int, value=0)))
+
+        @Configurable(paths=_CONF, conf=conf, drivers=[driver])
+        class Configured:
+            port: int
+
+        return Configured
+
+    def spoil(self) -> None:
+        """Write a configuration that does not fit."""
+        self.writer[f"/{_CONF}/C/port"] = "ninety"
+        self.writer["/settings/port"] = "ninety"
+        until(lambda: self.reload.error is not None and self.settings.error is not None)
+
+    def write(self, value: int) -> None:
+        self.writer.update({f"/{_CONF}/C/port": value, "/settings/port": value, "/store/value": value})
+
+    def shown(self) -> dict[str, int]:
+        """The value that each shows."""
+        return {
+            "configurable": self.reload.current["port"],
+            "settings": self.settings.current.port,
+            "item": self.item.value,
+            "mirror": self.mirror["value"],
+        }
+
+    def told(self) -> dict[str, str]:
+        """The state that each tells."""
+        return {
+            "configurable": self.reload.state,
+            "settings": self.settings.state,
+            "item": self.item.state,
+            "mirror": self.mirror.state,
+        }
+
+    def call(self, service: str) -> bool:
+        """Whether a service answers over a link that was there."""
+        try:
+            return bool(self.links[service].same(1, timeout=1) == 1)
+        except LinkKVError:
+            return False
+
+    def found(self, service: str) -> bool:
+        """Whether somebody who comes now finds a service."""
+        try:
+            with connect_to_services(host=self._url, timeout=1) as newcomer:
+                return bool(newcomer.link(service).same(1) == 1)
+        except LinkKVError:
+            return False
+
+
+def run(run: Run) -> list[Outcome]:
+    outcome = Outcome("followers")
+    longest: dict[str, float] = {}
+    with run.proxies() as links, ExitStack() as stack:
+        followers = Followers(run, links, stack)
+        outages = _outages(run, links)
+        for number in range(run.profile.outages):
+            name, begin, end = outages[number % len(outages)]
+            good, value = 2 * number + 10, 2 * number + 11
+            followers.write(good)
+            until(lambda good=good: set(followers.shown().values()) == {good})
+            followers.spoil()
+            begin()
+            try:
+                _examine_outage(followers, outcome, name, good)
+            finally:
+                end()
+            for what, took in _come_back(followers, value).items():
+                longest[what] = max(longest.get(what, 0.0), took)
+                outcome.demand(took <= _BACK, "back late", f"{what}, {took:.1f} s after {name}")
+            run.note(f"{name}: " + ", ".join(f"{what} {took:.2f} s" for what, took in longest.items()))
+    told = ", ".join(f"{what} {took:.2f} s" for what, took in longest.items())
+    outcome.figures = (
+        f"{run.profile.outages} outages: the last good values were kept, the state was told, calls over the "
+        f"link went on; back after {told} at most"
+    )
+    return [outcome]
+
+
+def _examine_outage(followers: Followers, outcome: Outcome, name: str, good: int) -> None:
+    try:
+        until(lambda: set(followers.told().values()) == {"stale"}, _TOLD)
+    except AssertionError:
+        outcome.demand(False, "state not told", f"{followers.told()} while {name}")
+    shown = followers.shown()
+    outcome.demand(
+        set(shown.values()) == {good}, "last good value lost", f"{shown}, not {good}, while {name}"
+    )
+    outcome.demand(followers.call("Steady"), "call failed", f"while {name}")
+
+
+def _come_back(followers: Followers, value: int) -> dict[str, float]:
+    """Etcd is back: after how many seconds each was, with a value that was written since."""
+    began = time.monotonic()
+    followers.write(value)
+    conditions: dict[str, Callable[[], bool]] = {
+        what: lambda what=what: followers.shown()[what] == value and followers.told()[what] == "live"
+        for what in followers.shown()
+    }
+    conditions["callback"] = lambda: value in followers.values.items
+    conditions["link"] = lambda: followers.connection.is_connected() and followers.call("Steady")
+    conditions["link with one that lost its lease"] = lambda: followers.call("Fickle")
+    conditions["newcomer"] = lambda: followers.found("Fickle") and followers.found("Steady")
+    took: dict[str, float] = {}
+    while len(took) < len(conditions) and time.monotonic() < began + 10 * _BACK:
+        for what, holds in conditions.items():
+            if what not in took and holds():
+                took[what] = time.monotonic() - began
+        time.sleep(0.01)
+    return {what: took.get(what, 10 * _BACK) for what in conditions}
+
+
+def _outages(run: Run, links: list[Proxy]) -> list[tuple[str, Callable[[], None], Callable[[], None]]]:
+    """Ways in which nobody can work with etcd: their names, how they begin and how they end."""
+    cluster, dice = run.cluster, run.dice("followers")
+
+    def kill(member: Member) -> None:
+        if cluster.safe:
+            member.kill()
+        else:
+            member.stop()
+
+    def each_link(action: Callable[[Proxy], None]) -> Callable[[], None]:
+        return lambda: [action(link) for link in links] and None
+
+    def some(action: Callable[[Member], None], number: int) -> Callable[[], None]:
+        return lambda: [action(member) for member in dice.sample(cluster.members, number)] and None
+
+    found = [
+        ("all links are closed", each_link(Proxy.close), each_link(Proxy.reopen)),
+        ("a majority is down", some(kill, 2), cluster.whole),
+        ("a majority is frozen", some(lambda member: member.pause(), 2), cluster.whole),
+        ("all links are dead", each_link(Proxy.hold), each_link(Proxy.release)),
+        ("all members are down", some(kill, 3), cluster.whole),
+    ]
+    if cluster.partitions:
+        cut = lambda: cluster.cut(dice.sample(cluster.members, 2))  # noqa: E731
+        found.append(("a majority is cut off", cut, cluster.whole))
+    return found
