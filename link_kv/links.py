@@ -230,7 +230,8 @@ class Client:
     def admin_request(self, attrib: str, *args: Any, **kwargs: Any) -> Any:
         """Ask the cluster what only an administrator may ask, such as ``'users_table.usernames'``.
 
-        `SHUTDOWN_MANAGER` stops an etcd that ``link-kv up`` runs on this machine, and raises `LocalEtcdError` for any other.
+        `SHUTDOWN_MANAGER` stops an etcd that ``link-kv up`` runs on this machine, and raises `LocalEtcdError`
+        for any other.
 
         Raises `AccessDenied` for what is not on the list, which the message shows, and for those without
         etcd's role ``root``. Takes a keyword ``timeout``, in seconds.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -30,16 +30,3 @@ def connect(context: click.Context, no_tls: bool) -> Client:
     client = Client("link-kv")
     client._open(link_options(context, no_tls))
     return client
-
-
-def told(value: Any) -> str:
-    """What a service answered, as one line of JSON; bytes and arrays as what they are."""
-    from link_kv.codec import encode
-
-    from ._documents import dumps
-    from ._show import preview
-
-    try:
-        return dumps(value)
-    except (TypeError, ValueError):
-        return preview(encode(value))[0] if not isinstance(value, (dict, list)) else repr(value)

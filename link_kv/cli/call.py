@@ -11,7 +11,7 @@ import click
 from link_kv.codec import decode
 from link_kv.errors import NotFound
 
-from ._linking import connect, no_tls_option, told
+from ._linking import connect, no_tls_option
 from ._show import harmless, json_option, plain
 
 _KEYWORD = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
@@ -39,6 +39,8 @@ def command(
     An argument is what it looks like: 0.5 is a number, true a bool, null nothing, [1, 2] a list, and all else
     text. NAME=VALUE is passed by its name. Text is written as it is, all else as JSON; with --json text too.
     """
+    from ._documents import dumps
+
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     for argument in arguments:
@@ -59,7 +61,7 @@ def command(
     elif isinstance(answer, bytes):
         click.echo(plain(answer))
     else:
-        click.echo(told(answer))
+        click.echo(dumps(answer))
 
 
 def _value(text: str) -> Any:
