@@ -127,11 +127,11 @@ class History:
         """What each revision did to leaves: value and previous value, by path."""
         self.entered: dict[int, list[int]] = {}
         """The revisions at which a value that was not there came."""
-        self.last = 0
+        self.went: dict[int, int] = {}
+        """The revisions at which the values of whole names went without another coming."""
         self._leaves: dict[str, list[tuple[int, Any]]] = {}
         keys: dict[str, dict[str, str]] = {}
         for revision, events in truth:
-            self.last = revision
             touched: dict[str, set[str]] = {}
             put_values: set[int] = set()
             for key, stored in events:
@@ -165,6 +165,8 @@ class History:
         self.touched.setdefault(revision, []).append(name)
         if name.startswith("l"):  # in a list what stands behind moves up, and is put again
             put_values |= numbers(after) - numbers(before)
+        if after is ABSENT and isinstance(before, int):
+            self.went[before] = revision
         path = f"/{name}"
         old, new = leaves(before, path), leaves(after, path)
         changes = self.changes.setdefault(revision, {})
@@ -371,7 +373,7 @@ class _Check:
         if found:
             self._settle(op, min(found), told)
         elif told is not None:
-            if self._touches(told, written(op)) and told not in self.taken:
+            if self._touches(told, written(op)):
                 self._settle(op, told, told)
             else:
                 self.find("lost write", op, f"etcd has nothing of it at revision {told}")
@@ -388,23 +390,23 @@ class _Check:
             self.find("wrong revision", op, f"is at revision {revision}")
         if not op.ok and op.outcome != "unknown":
             self.find("wrongly not applied", op, f"is at revision {revision}")
+        if revision in self.taken:
+            self.find("lost write", op, f"revision {revision} is that of {self.taken[revision].id}")
         self.place[op.id] = revision
         self.taken[revision] = op
 
     def _settle_pop(self, op: Op) -> None:
         """A pop is where the value that it returned went."""
-        unit = self.history.units.get(op.args[0])
-        for index in range(1, len(unit.values) if unit else 0):
-            assert unit is not None
-            if unit.values[index] is ABSENT and same(unit.values[index - 1], op.result):
-                self._settle(op, unit.revisions[index], None)
-                return
-        self.find("lost write", op, "etcd has nothing of it")
+        revision = self.history.went.get(op.result)
+        if revision is None:
+            self.find("lost write", op, "etcd has nothing of it")
+        else:
+            self._settle(op, revision, None)
 
     def _explain_rest(self) -> None:
         """What brings no value of its own and was not acknowledged is known by what it did alone."""
         doubtful: dict[str, list[Op]] = {}
-        for op in self.ops:
+        for op in sorted(self.ops, key=lambda op: op.began):
             if op.id not in self.place and op.outcome == "unknown" and len(written(op)) == 1:
                 doubtful.setdefault(written(op)[0], []).append(op)
         for revision, names in self.history.touched.items():

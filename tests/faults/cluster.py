@@ -205,8 +205,8 @@ class Processes(Cluster):
 
     kind = "processes"
 
-    def __init__(self) -> None:
-        self._cluster = local.start_cluster(3)
+    def __init__(self, number: int = 3) -> None:
+        self._cluster = local.start_cluster(number)
         members = self._cluster.members
         self.version = tuple(map(int, members[0].version.split(".")))
         super().__init__([_Process(etcd, f"member-{n}") for n, etcd in enumerate(members, 1)])

@@ -1,8 +1,8 @@
 """Configuration readers, callbacks of items, services and links, while etcd is away and when it comes back.
 
 Meanwhile each keeps the last good value and says that it is cut off. Calls over a link do not go through
-etcd, and go on while the service's lease lives. One service has a lease that ends meanwhile. Once etcd is back
-all are back within three seconds.
+etcd, and go on while the service's lease lives. One service has a lease that ends meanwhile. Once etcd is
+back all are back within three seconds.
 """
 
 from __future__ import annotations
