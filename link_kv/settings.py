@@ -131,6 +131,7 @@ class Followed(Following[M], Generic[M]):
         self._model = model
         self._sealed = _sealed(model, at, client)
         self._last: _Building | None = None
+        self._in_force: _Building | None = None
         self._own: EtcdMiddleware | None = None
         try:
             schema = model.model_json_schema()
@@ -160,8 +161,11 @@ class Followed(Following[M], Generic[M]):
             _building.reset(token)
             self._last = building
 
+    def _put_in_force(self, trees: list[Tree], current: M) -> None:
+        self._in_force = self._last
+
     def _elsewhere(self) -> dict[str, str]:
-        return {} if self._last is None else self._last.elsewhere
+        return {} if self._in_force is None else self._in_force.elsewhere
 
     def close(self) -> None:
         """Follow no more; what is in force stays so. May be called twice, and from inside a callback.

@@ -46,6 +46,18 @@ class Driver(Protocol):
         """Let what is made from now on have this configuration."""
 
 
+class _Made(NamedTuple):
+    """What a configuration comes to."""
+
+    stored: dict[str, Stored]
+    values: Values
+    problems: dict[str, str]
+    other: dict[str, str]
+    """Parameters whose value another driver has given."""
+    conf: Any
+    """What b3j0f.conf made of it, where only that can be applied."""
+
+
 class Reload(Following[Mapping[str, Any]]):
     """A configurable that follows etcd; `link_kv.driver.watch` makes it.
 
@@ -73,55 +85,52 @@ class Reload(Following[Mapping[str, Any]]):
         self._applier = Applier(configurable.conf)
         self._applying = threading.Lock()
         """Held by who sets attributes of instances. Those who read them take no lock."""
-        self._conf: Any = None
-        """What b3j0f.conf made of the configuration, where it has to."""
-        self._stored: dict[str, Stored] = {}
-        """What was built last, by paths."""
-        self._foreign: frozenset[str] = frozenset()
-        self._other: dict[str, str] = {}
-        """Parameters whose value another driver has given."""
-        self._swaps = 0
+        self._made: _Made | None = None
+        """What was built last, and is in force when it has been swapped in."""
+        self._in_force: _Made | None = None
+        self.swaps = 0
 
     def start(self, open_lease: Callable[[], Lease[Any]], at_close: list[Any], *, offline: bool) -> None:
         """Put in force what is there, and follow it."""
         reloads[self._configurable] = self
-        self._begin(open_lease, schema_of(self._configurable.conf), at_close, offline=offline)
+        try:
+            self._begin(open_lease, schema_of(self._configurable.conf), at_close, offline=offline)
+        except BaseException:
+            del reloads[self._configurable]
+            raise
 
     # Building
 
     def _build(self, trees: list[Tree]) -> Mapping[str, Any]:
-        self._stored = {tree.at.path: _stored(tree) for tree in trees}
-        values, problems = self._values(self._stored)
-        if problems:
-            raise Invalid(problems)
-        self._foreign = values.foreign
-        return MappingProxyType(values.named)
+        made = self._make({tree.at.path: _stored(tree) for tree in trees})
+        if made.problems:
+            raise Invalid(made.problems)
+        self._made = made
+        return MappingProxyType(made.values.named)
 
     def _fallback(self, trees: list[Tree] | None) -> Mapping[str, Any]:
         if trees is None:
             stored = {path: self._driver._read(path, None).stored for path in self._paths}
         else:
             stored = {tree.at.path: _stored(tree) for tree in trees}
-        return MappingProxyType(self._values(stored)[0].named)
+        return MappingProxyType(self._make(stored).values.named)
 
-    def _values(self, stored: dict[str, Stored]) -> tuple[Values, dict[str, str]]:
+    def _make(self, stored: dict[str, Stored]) -> _Made:
         configurable = self._configurable
-        names = [name for each in stored.values() for name in each.categories]
-        if (
-            has_parts(configurable.conf, names)
-            or self._driver.expressions
-            or tuple(configurable.drivers) != (self._driver,)
-        ):
-            return self._values_by_b3j0f(stored)
-        self._conf, self._other = None, {}
-        return self._applier.read(stored)
+        parts = has_parts(configurable.conf, [name for each in stored.values() for name in each.categories])
+        own = type(configurable).configure is not Configurable.configure
+        if parts or own or self._driver.expressions or tuple(configurable.drivers) != (self._driver,):
+            made = self._make_by_b3j0f(stored)
+            return made if parts or own else made._replace(conf=None)
+        values, problems = self._applier.read(stored)
+        return _Made(stored, values, problems, {}, None)
 
-    def _values_by_b3j0f(self, stored: dict[str, Stored]) -> tuple[Values, dict[str, str]]:
+    def _make_by_b3j0f(self, stored: dict[str, Stored]) -> _Made:
         configurable = self._configurable
         trial = Trial(stored, {})
         token = trying.set(trial)
         try:
-            self._conf = conf = configurable.getconf()
+            conf = configurable.getconf()
         finally:
             trying.reset(token)
         try:
@@ -135,42 +144,43 @@ class Reload(Following[Mapping[str, Any]]):
             trial.problems.setdefault(self._paths[0], str(error))
         named: dict[str, Any] = {}
         foreign = set()
-        self._other = {}
+        other = {}
         for cname, found in conf.items():
             for key, each in found.items():
                 name = getattr(key, "pattern", key)
                 named[name] = None if each.error else each.value
-                texts = [
-                    one.categories[cname].get(name) for one in stored.values() if cname in one.categories
-                ]
-                if any(text is not None for text in texts) and each.svalue not in texts:
-                    self._other[name] = "another driver"
+                texts = {one.categories.get(cname, {}).get(name) for one in stored.values()} - {None}
+                if texts and each.svalue not in texts:
+                    other[name] = "another driver"
                 if not each.local:
                     foreign.add(name)
-        return Values(named, frozenset(foreign)), trial.problems
+        return _Made(stored, Values(named, frozenset(foreign)), trial.problems, other, conf)
 
     def _elsewhere(self) -> dict[str, str]:
-        return self._other
+        return {} if self._in_force is None else self._in_force.other
 
     # Putting in force
 
     def _put_in_force(self, trees: list[Tree], current: Mapping[str, Any]) -> None:
-        for path, stored in self._stored.items():
+        assert self._made is not None
+        for path, stored in self._made.stored.items():
             self._driver._take(path, stored)
-        self._swaps += 1
-        self.apply(current)
+        self._in_force = self._made
+        self.swaps += 1
+        self.apply()
 
-    def apply(self, current: Mapping[str, Any]) -> None:
-        """Set the attributes of all instances that the configurable knows."""
+    def apply(self) -> None:
+        """Set the attributes of all instances that the configurable knows to what is in force."""
         with self._applying:
-            targets = instances(self._configurable.targets)
-            if self._conf is not None:
-                self._configurable.configure(conf=self._conf, targets=targets)
+            made = self._in_force
+            if made is None:
                 return
-            if not self._configurable.foreigns:
-                current = {name: value for name, value in current.items() if name not in self._foreign}
+            targets = instances(self._configurable.targets)
+            if made.conf is not None:
+                self._configurable.configure(conf=made.conf, targets=targets)
+                return
             for target in targets:
-                assign(target, current)
+                assign(target, made.values.named if self._configurable.foreigns else made.values.declared)
 
     def close(self) -> None:
         super().close()
@@ -186,10 +196,10 @@ reloads: weakref.WeakKeyDictionary[Any, Reload] = weakref.WeakKeyDictionary()
 def caught_up(configurable: Any) -> Iterator[None]:
     """Let an instance that is made in here not miss what is put in force meanwhile."""
     reload = reloads.get(configurable)
-    swaps = 0 if reload is None else reload._swaps
+    swaps = 0 if reload is None else reload.swaps
     yield
-    if reload is not None and reload._swaps != swaps:
-        reload.apply(reload.current)
+    if reload is not None and reload.swaps != swaps:
+        reload.apply()
 
 
 def _stored(tree: Tree) -> Stored:
