@@ -21,6 +21,7 @@ from link_kv.tree import encode_name
 
 log = logging.getLogger("link_kv.reload")
 
+_CONSTANT = (str, int, float, bytes, type(None))
 _SUB = ":"
 """What the names of categories for sub-configurables begin with."""
 _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object"}
@@ -116,7 +117,8 @@ class Applier:
                     if known is None:
                         known = _Known(declared_in(self._conf, cname, name), name)
                         self._known[path, cname, name] = known
-                    if known.text != text:
+                    # What can be changed is read anew, as somebody may have changed it.
+                    if known.text != text or not isinstance(known.value, _CONSTANT):
                         try:
                             known.take(text)
                         except ValueError as error:

@@ -160,6 +160,16 @@ def test_instances_made_while_a_change_arrives_do_not_miss_it(
         assert made[0].port == 2
 
 
+def test_what_a_program_does_to_a_list_does_not_stay(
+    etcd_client: EtcdMiddleware, server: Any, followed: Reload
+) -> None:
+    instance = server()
+    assert followed.wait(etcd_client.put(f"/{PATH}/C", {"hosts": "a", "port": 1}), 10)
+    instance.hosts.append("b")
+    assert followed.wait(etcd_client.put(f"/{PATH}/C/port", 2), 10)
+    assert (instance.port, instance.hosts) == (2, ["a"])
+
+
 def test_functions_take_what_is_in_force(etcd_client: EtcdMiddleware, driver: EtcdConfDriver) -> None:
     configurable = Configurable(paths=PATH, conf=declared(Parameter("port", ptype=int)), drivers=[driver])
 
