@@ -35,12 +35,13 @@ from link_kv._core.return_codes import ReplyError, return_codes
 from link_kv._core.schedule import Scheduler
 from link_kv.errors import AccessDenied, Closed, ConfigError, KeyExists, NotFound, Unavailable
 from link_kv.item import Item
-from link_kv.remote import Endpoints
+from link_kv.remote import Alerts, Endpoints
 from link_kv.services import Request, Service
 from link_kv.serving import Run
 
 __all__ = [
     "Alert",
+    "Alerts",
     "Endpoints",
     "KVStore",
     "KVStoreKey",

@@ -199,18 +199,27 @@ class Item(Operators, Cell):
         to a path of the client raises. Where a service serves the item, it is the service that writes, and
         what it answers is raised: `AccessDenied` while there is a lockout.
         """
-        stored = self._accept(value, formatted, quantity)
+        served = self.store._served(self._segment)
+        if formatted or quantity or served is None:
+            stored = self._accept(value, formatted, quantity)
+        else:
+            stored = self._settable(value)  # its service may take what is no value of the item yet
         layer(stored, self._at)  # what cannot be stored is said here, whether it waits or not
         if not wait:
-            return self.store._later(lambda: self._send(stored))
-        self._send(stored)
+            return self.store._later(lambda: self._send(stored, served))
+        self._send(stored, served)
         return None
+
+    def _settable(self, value: Any) -> Any:
+        with self._named():
+            if not self.description.settable:
+                raise Refused("is read-only, says its description")
+        return value_of(value)
 
     def _accept(self, value: Any, formatted: bool, quantity: bool) -> Any:
         description = self.description
+        self._settable(None)
         with self._named():
-            if not description.settable:
-                raise Refused("is read-only, says its description")
             if quantity:
                 return description.from_quantity(value)
             if not formatted:
@@ -219,9 +228,8 @@ class Item(Operators, Cell):
                 raise Refused(f"{value!r} is not text, so it is no formatted value")
             return description.parse(value)
 
-    def _send(self, value: Any) -> None:
+    def _send(self, value: Any, served: tuple[str, str] | None) -> None:
         """Write, or have the service write that serves the item."""
-        served = self.store._served(self._segment)
         if served is None:
             self._write(value)
         else:

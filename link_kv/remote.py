@@ -9,7 +9,9 @@ Endpoints are what `link_kv.endpoints` serves. The values themselves are items, 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import threading
 import uuid
 import weakref
@@ -17,24 +19,36 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from link_kv._core import endpoint_names, replies
+from link_kv._core import alerts, endpoint_names, replies
+from link_kv._core.alerts import Alert
 from link_kv._core.calls import run
 from link_kv._core.endpoint_names import Found, Served
 from link_kv._core.link_config import LinkConfig
 from link_kv._core.replies import TIMEOUT, Reply
 from link_kv._core.return_codes import error, return_codes
-from link_kv.errors import Closed, Conflict, DeadlineExceeded, NotFound
+from link_kv.errors import (
+    Closed,
+    Conflict,
+    DeadlineExceeded,
+    LinkKVError,
+    LockRefused,
+    NotFound,
+    Unavailable,
+)
 from link_kv.links import Client, Link
+from link_kv.live import hub_of
 from link_kv.middleware import EtcdMiddleware
-from link_kv.tree import MISSING
+from link_kv.tree import MISSING, Place
 
 if TYPE_CHECKING:
     from link_kv.item import Item
 
-__all__ = ["Endpoints"]
+__all__ = ["Alerts", "Endpoints"]
 
 _TRIES = 1000
 """How often an item may move while it is to be changed."""
+_AGAIN = 1.0
+"""Seconds after which a service that refused a link is asked again."""
 
 
 class Endpoints:
@@ -227,6 +241,14 @@ class Endpoints:
             self._links[service] = link
             return link
 
+    def forget(self, service: str) -> None:
+        """Unlink from a service."""
+        with self._lock:
+            link = self._links.pop(service, None)
+        if link is not None:
+            with contextlib.suppress(LinkKVError):  # its link goes with the lease of this client
+                link.unlink(1.0)
+
     def close(self) -> None:
         """Unlink from all services. May be called twice."""
         with self._lock:
@@ -280,6 +302,142 @@ class Endpoints:
         feed = item.store._feed
         if feed is not None and reply.revision:
             feed.hub.wait(lambda: item.revision >= reply.revision or feed.state != "live", 1.0)
+
+
+class Alerts:
+    """The alerts of all endpoints, as their services notify; an iterator that waits for the next.
+
+    Args:
+        client: where etcd is.
+        patterns: routing keys; ``*`` and ``#`` stand for anything.
+        on_service: called as ``on_service(name, state)`` when a service is ``heard``, is ``gone``, or is
+            ``refused``, as when it is locked or takes no more clients; it is tried again then.
+
+    Services are followed: those that come later are heard too. What a service tells while nobody is linked is
+    not told again; the newest of each routing key is in etcd, at ``/.link/alerts``. A context manager that
+    closes it. One thread iterates; `close` may be called from any.
+    """
+
+    def __init__(
+        self,
+        client: EtcdMiddleware,
+        patterns: Iterable[str] = ("*",),
+        on_service: Callable[[str, str], object] = lambda name, state: None,
+    ) -> None:
+        self._patterns = tuple(patterns)
+        self._on_service = on_service
+        self._queue: queue.SimpleQueue[Alert | LinkKVError | None] = queue.SimpleQueue()
+        self._endpoints = Endpoints(client, "Alerts")
+        self._endpoints._notify = self._hear
+        self._closed = threading.Event()
+        self._hub = hub_of(client)
+        path = "/.link/endpoints"
+        at = Place(path, client._space.prefix + path.encode(), client._space.prefix, (".link", "endpoints"))
+        self._feed = self._hub.mirror(at)
+        self._heard: dict[str, str] = {}
+        self._thread = threading.Thread(target=self._follow, name="link-kv-alerts", daemon=True)
+        self._look()
+        self._thread.start()
+
+    @property
+    def services(self) -> list[str]:
+        """The services that are heard now."""
+        return sorted(name for name, state in self._heard.items() if state == "heard")
+
+    def _services(self) -> set[str]:
+        with self._hub.changed:
+            kvs = self._feed.replica.all()
+        return {served.service for _, held in kvs if (served := endpoint_names.read(held.value)) is not None}
+
+    def _look(self) -> None:
+        """Link with services that have come, and forget those that have gone."""
+        there = self._services()
+        for name in sorted(there):
+            if self._heard.get(name) != "heard":
+                self._tell(name, self._link(name))
+        for name in [name for name, state in self._heard.items() if state != "gone" and name not in there]:
+            self._endpoints.forget(name)
+            self._tell(name, "gone")
+
+    def _link(self, name: str) -> str:
+        try:
+            self._endpoints._link(name, TIMEOUT)
+        except LockRefused:
+            return "refused"
+        except (NotFound, Unavailable):
+            return "gone"  # it is ending, or not there yet
+        return "heard"
+
+    def _tell(self, name: str, state: str) -> None:
+        if self._heard.get(name) != state:
+            self._heard[name] = state
+            self._on_service(name, state)
+
+    def _follow(self) -> None:
+        try:
+            while not self._closed.is_set():
+                seen = self._feed.replica.revision
+                patient = None if all(state == "heard" for state in self._heard.values()) else _AGAIN
+                self._hub.wait(
+                    lambda seen=seen: (  # type: ignore[misc]
+                        self._closed.is_set()
+                        or self._feed.replica.revision != seen
+                        or self._feed.error is not None
+                    ),
+                    patient,
+                )
+                if self._feed.error is not None:
+                    raise self._feed.error
+                if not self._closed.is_set():
+                    self._look()
+        except LinkKVError as raised:
+            if not self._closed.is_set():
+                self._queue.put(raised)
+
+    def _hear(self, service: str, *args: Any, **kwargs: Any) -> None:
+        alert = alerts.read(args[1]) if len(args) == 2 else None
+        if alert is not None and any(alerts.matches(alert.routing_key, each) for each in self._patterns):
+            self._queue.put(alert)
+
+    def next(self, timeout: float | None = None) -> Alert | None:
+        """The next alert; None when none has come within ``timeout`` seconds, or it was closed."""
+        try:
+            found = self._queue.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if isinstance(found, LinkKVError):
+            raise found
+        return found
+
+    def __iter__(self) -> Alerts:
+        return self
+
+    def __next__(self) -> Alert:
+        found = self.next()
+        if found is None:
+            raise StopIteration
+        return found
+
+    def close(self) -> None:
+        """Listen no more. May be called twice."""
+        if self._closed.is_set():
+            return
+        with self._hub.changed:
+            self._closed.set()
+            self._hub.unmirror(self._feed)
+            self._hub.changed.notify_all()
+        self._queue.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        self._endpoints.close()
+
+    def __enter__(self) -> Alerts:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 # One for each client

@@ -57,7 +57,8 @@ def served_key(store: Place, segment: str) -> bytes:
     return store.marker + b".link/served/" + segment.encode()
 
 
-def _load(value: bytes) -> Served | None:
+def read(value: bytes) -> Served | None:
+    """An endpoint as it is stored, None for what is none."""
     try:
         found = orjson.loads(value)
         served = Served(*(found[field] for field in Served._fields))
@@ -68,7 +69,7 @@ def _load(value: bytes) -> Served | None:
 
 def read_item(value: bytes) -> tuple[str, str] | None:
     """The service and the endpoint of an item, as they are stored beside it."""
-    served = _load(value)
+    served = read(value)
     return None if served is None else (served.service, served.name)
 
 
@@ -91,7 +92,7 @@ async def claim(ex: Exchange, served: Sequence[tuple[Served, Place, str]], lease
         operations: list[Operation] = []
         for (each, store, segment), key, kvs in zip(served, keys, found, strict=True):
             compares.append(unmoved(key, kvs[0].mod_revision) if kvs else absent(key))
-            other = _load(kvs[0].value) if kvs else None
+            other = read(kvs[0].value) if kvs else None
             taken = other is not None and kvs[0].lease != lease and other.service != each.service
             if taken and other is not None and other.service in there:
                 raise KeyExists(
@@ -122,7 +123,7 @@ async def everything(ex: Exchange) -> list[Served]:
     """All endpoints there are."""
     start = ex.space.prefix + WHERE
     _, (kvs,) = await ex.read([Get(start, start[:-1] + b"0")])
-    return [served for kv in kvs if (served := _load(kv.value)) is not None]
+    return [served for kv in kvs if (served := read(kv.value)) is not None]
 
 
 def resolve(address: str, served: Iterable[Served], providers: Mapping[str, str] | None = None) -> Found:

@@ -10,11 +10,13 @@ import click
 from link_kv.codec import encode
 
 from ._connect import connected, path_argument, resolve_path
-from ._items import chosen, formatted_option, in_units, is_one, is_path, text_of, time_of, units_option
+from ._endpoints import endpoints, find, name_of, value_in
+from ._items import _GLOB, chosen, formatted_option, in_units, is_one, is_path, text_of, time_of, units_option
 from ._show import console, harmless, json_list, json_option, lines, plain, preview, progress, terminal
 
 if TYPE_CHECKING:
     from link_kv import EtcdMiddleware, Item, Reading
+    from link_kv._core.endpoint_names import Found
 
 revision_option = click.option(
     "--revision", type=int, metavar="R", help="As it was at this revision, while etcd remembers it."
@@ -27,12 +29,21 @@ revision_option = click.option(
 @formatted_option
 @click.option("--timestamp", is_flag=True, help="Of items also when they were written.")
 @units_option
+@click.option("--calibrated", is_flag=True, help="Of an endpoint the calibrated value.")
 @json_option
 @connected
 def command(
-    client: EtcdMiddleware, names: Sequence[str], revision: int | None, as_json: bool, **options: Any
+    client: EtcdMiddleware,
+    names: Sequence[str],
+    revision: int | None,
+    calibrated: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Write the value at a path; of a tree, as JSON. Or those of items: store.key, a store, or a glob.
+
+    Or that of an endpoint, which its service is asked for: foo, provider.foo or node.provider.foo; and with a
+    name more an attribute of it, such as foo.schedule_interval.
 
     Into a pipe text goes with a newline at its end, bytes exactly as they are, and an array as an .npy file.
     Several items are a line each, with a tab behind the name.
@@ -42,11 +53,19 @@ def command(
     if not is_path(names[0]):
         if revision is not None:
             raise click.UsageError("--revision is for a path, not for items.", click.get_current_context())
+        if len(names) == 1 and _GLOB.isdisjoint(names[0]) and (found := find(client, names[0])):
+            names = _asked(client, found, calibrated, as_json, any(options.values()))
+            if not names:
+                return
+        elif calibrated:
+            raise click.UsageError("--calibrated is for one endpoint.", click.get_current_context())
         _items(client, names, as_json, **options)
         return
-    if len(names) > 1 or any(options.values()):
+    if len(names) > 1 or calibrated or any(options.values()):
         what = (
-            "one path at a time" if len(names) > 1 else "--formatted, --timestamp and --units are for items"
+            "one path at a time"
+            if len(names) > 1
+            else "--calibrated, --formatted, --timestamp and --units are for items"
         )
         raise click.UsageError(f"{what}.", click.get_current_context())
     from ._documents import dumps
@@ -57,6 +76,24 @@ def command(
         click.echo(dumps(value, None if as_json else 2))
     else:
         _write(value)
+
+
+def _asked(client: EtcdMiddleware, found: Found, calibrated: bool, as_json: bool, as_item: bool) -> list[str]:
+    """Ask an endpoint and write what it answers; or the name of its item, which shows it now."""
+    request = {"specifier": found.specifier} if found.specifier else {}
+    with endpoints(client) as all_endpoints:
+        reply = all_endpoints._ask(found.service, found.endpoint, "get", request)
+    payload = reply.result()
+    if as_item and not found.specifier and not calibrated:
+        return [name_of(found)]
+    value = payload if as_json else value_in(payload, calibrated)
+    if as_json or isinstance(value, (dict, list)):
+        from ._documents import dumps
+
+        click.echo(dumps(value))
+    else:
+        _write("" if value is None else value)
+    return []
 
 
 def _write(value: Any) -> None:

@@ -13,11 +13,13 @@ from link_kv.codec import decode
 from link_kv.tree import MISSING
 
 from ._connect import connected, path_argument, resolve_path
-from ._items import chosen, formatted_option, is_one, is_path, units_option
+from ._endpoints import endpoints, find, lockout_option, name_of, show, value_in
+from ._items import _GLOB, chosen, formatted_option, is_one, is_path, units_option
 from ._show import progress
 
 if TYPE_CHECKING:
     from link_kv import EtcdMiddleware
+    from link_kv._core.endpoint_names import Found
 
 _NEGATIVE = re.compile(r"-(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|Infinity)")
 
@@ -43,6 +45,7 @@ class _Set(click.Command):
 )
 @formatted_option
 @units_option
+@lockout_option
 @connected
 def command(
     client: EtcdMiddleware,
@@ -53,13 +56,16 @@ def command(
     if_revision: int | None,
     formatted: bool,
     units: str | None,
+    lockout_key: str | None,
 ) -> None:
     """Write a value: set PATH VALUE, or set PATH=VALUE. Tells the revision of the write.
 
     VALUE is what it looks like: 0.5 is a number, true a bool, null nothing, and all else text. A number in
     quotes of its own is text too: '"5"'. With --json it may be a whole tree. - reads it from standard input.
 
-    In place of the path an item may stand, store.key. Then VALUE is what its type makes of it.
+    In place of the path an item may stand, store.key. Then VALUE is what its type makes of it. Or an
+    endpoint, whose service sets it: foo, provider.foo or node.provider.foo; and with a name more an attribute
+    of it, such as foo.schedule_interval. What the endpoint answers is written too.
     """
     from ._documents import dumps, read
 
@@ -72,8 +78,19 @@ def command(
         if ttl is not None or if_revision is not None:
             raise click.UsageError("--ttl and --if-revision are for a path.", click.get_current_context())
         new = read(data, "json", "VALUE") if as_json else MISSING
+        found = find(client, path) if _GLOB.isdisjoint(path) else None
+        if found is not None and not formatted and units is None:
+            text = _text(data, value == "-")
+            _set_endpoint(client, found, new, text, lockout_key, as_json)
+            return
+        if lockout_key is not None:
+            raise click.UsageError("--lockout-key is for an endpoint.", click.get_current_context())
+        if found is not None:
+            path = name_of(found)
         path, revision = _set_item(client, path, new, _text(data, value == "-"), formatted, units)
     else:
+        if lockout_key is not None:
+            raise click.UsageError("--lockout-key is for an endpoint.", click.get_current_context())
         if formatted or units is not None:
             raise click.UsageError("--formatted and --units are for items.", click.get_current_context())
         path = resolve_path(path)
@@ -81,6 +98,39 @@ def command(
         with progress("writing"):
             revision = client.put(path, new, revision=if_revision, ttl=ttl)
     click.echo(dumps({"path": path, "revision": revision}) if as_json else f"revision {revision}")
+
+
+def _set_endpoint(
+    client: EtcdMiddleware,
+    found: Found,
+    new: Any,
+    text: str | bytes,
+    lockout_key: str | None,
+    as_json: bool,
+) -> None:
+    """Have an endpoint set, to a value or by a text; write what it answers."""
+    from link_kv.items import get_here
+
+    from ._documents import dumps
+
+    if new is MISSING:
+        new = decode(text if isinstance(text, bytes) else text.encode(errors="surrogateescape"))
+        if not found.specifier:
+            store, _, key = name_of(found).partition(".")
+            if get_here(client, store)[key].description.type == "string":
+                new = text
+    request: dict[str, Any] = {"values": [new]}
+    if found.specifier:
+        request["specifier"] = found.specifier
+    with endpoints(client) as all_endpoints, progress("writing"):
+        reply = all_endpoints._ask(found.service, found.endpoint, "set", request, lockout_key or False)
+    payload = reply.result()
+    if as_json:
+        click.echo(dumps({"path": found.path, "revision": reply.revision, "reply": payload}))
+        return
+    if not found.specifier:
+        click.echo(f"revision {reply.revision}")
+    show(value_in(payload))
 
 
 def _set_item(

@@ -56,7 +56,7 @@ def test_bash_offers_commands_options_and_paths(cli: Cli, etcd_client: EtcdMiddl
     etcd_client.update({"/lab/camera": {"exposure": 1, "filters": ["x"]}, "/lab/dome": 1, "/other": 1})
     for name in ("$(touch x)", "a b", "a;b", "a\nb", "\x1b[31m", "*"):
         etcd_client[f"/hostile/{name}"] = 1
-    assert bash("re") == ["restore"]
+    assert bash("rest") == ["restore"]
     assert bash("ls", "--l") == ["--long", "--limit"]
     assert bash(*cli.options, "get", "/o") == ["/other"]
     assert bash(*cli.options, "get", "/lab/") == ["/lab/camera/", "/lab/dome"]

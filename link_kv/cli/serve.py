@@ -1,0 +1,79 @@
+"""``link-kv serve``: endpoints from a configuration file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ._connect import configure
+from ._show import plain
+
+
+@click.command("serve")
+@click.option(
+    "-c",
+    "--config",
+    "file",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The configuration file, YAML.",
+)
+@click.option("--node", metavar="NAME", help="What addresses may begin with: NAME.provider.endpoint")
+@click.option("--listen", metavar="HOST[:PORT]", help="Where; by default a free port for this machine alone.")
+@click.option("--advertise", metavar="HOST:PORT", help="The address that clients are told.")
+@click.option("--serve-cert", metavar="FILE", help="The certificate to serve with; by default --cert.")
+@click.option("--serve-key", metavar="FILE", help="Its key.")
+@click.option("--no-tls", is_flag=True, help="Let others than this machine connect without TLS.")
+@click.option(
+    "--ttl", type=float, default=10, show_default=True, help="Seconds until a dead one is forgotten."
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log more, on standard error.")
+@click.pass_context
+def command(
+    context: click.Context,
+    file: Path,
+    node: str | None,
+    listen: str | None,
+    advertise: str | None,
+    serve_cert: str | None,
+    serve_key: str | None,
+    no_tls: bool,
+    ttl: float,
+    verbose: bool,
+) -> None:
+    """Serve the endpoints of a configuration file, until Ctrl-C.
+
+    A provider is a service, and its endpoints are the items of a store of its name. Says a line for each
+    provider once it is served. A mistake in the file stops the start, with its line and column.
+    """
+    from link_kv.endpoints import load
+
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    providers = load(file, node)
+    where = configure(context.find_root().params)
+    options: dict[str, Any] = {
+        "listen": listen,
+        "advertise": advertise,
+        "cert_cert": serve_cert,
+        "cert_key": serve_key,
+        "disable_tls": no_tls or None,
+        "ttl": ttl,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+        for provider in providers:
+            provider._where = where
+            stack.callback(provider.stop)
+            provider.start_in_thread(**given)
+            names = ", ".join(plain(name) for name in provider.endpoint_names) or "nothing"
+            click.echo(f"{plain(provider.name)} serves {names} at {provider.address}")
+        for provider in providers:
+            serving = provider._serving
+            assert serving is not None
+            serving.over.wait()
