@@ -21,7 +21,7 @@ def page(name: str) -> str:
 def test_every_method_of_etcd3_has_a_counterpart() -> None:
     import etcd3
 
-    text = page("how-to/coming-from-etcd3.md")
+    text = page("coming-from/etcd3.md")
     names = [name for name in dir(etcd3.Etcd3Client) if not name.startswith("_")]
     errors = [name for name, value in vars(etcd3.exceptions).items() if isinstance(value, type)]
     errors.remove("Etcd3Exception")  # the root of the others
