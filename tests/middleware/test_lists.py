@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from link_kv import EtcdMiddleware, get
+from link_kv import EtcdMiddleware, get, local
 from link_kv.errors import ConfigError, ListIndexError, NotATree, NotFound
 from tests.middleware.conftest import Stored
 from tests.values import same
@@ -275,6 +275,27 @@ def test_after_its_list_expired_an_item_begins_a_list_that_stays(client: EtcdMid
         assert {(change.path, change.kind) for change in gone} == {("/l/1", "delete"), ("/l/2", "delete")}
     assert client.append("/l", "c") == "/l/1"
     assert client.entry("/l/1").lease == 0
+
+
+@pytest.mark.parametrize("path", ["/l/1", "/l/2/x"])
+def test_deleting_goes_on_when_what_it_read_is_compacted(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    with local.start() as server, EtcdMiddleware(endpoints=server.endpoints) as client:
+        client["/l"] = ["a", {"x": 1, "y": 2}]
+        other = client.etcd3
+        call, reads = client._space.caller.call, 0
+
+        async def compacting(*request: Any) -> Any:
+            nonlocal reads
+            reads += 1
+            if reads == 3:  # the list is read at the revision of what stands above it
+                other.compact(client.put("/p", 1))
+            return await call(*request)
+
+        monkeypatch.setattr(client._space.caller, "call", compacting)
+        del client[path]
+        assert client["/l"] == ([{"x": 1, "y": 2}] if path == "/l/1" else ["a", {"y": 2}])
+        assert reads > 4
+        other.close()
 
 
 @pytest.mark.parametrize("path", ["/l/1", "/l/3", "/l/2/k", "/l/2/new", "/t/l/1/x"])

@@ -13,6 +13,7 @@ from link_kv.errors import (
     NoSpace,
     NotFound,
     PathError,
+    RevisionError,
 )
 from link_kv.plan import Delete, Get, Plan
 from link_kv.tree import (
@@ -65,7 +66,10 @@ async def _remove(ex: Exchange, at: Place, *, previous: bool) -> tuple[int, Any]
                 raise missing(at.path)
             return outcome.revision, value
     while True:
-        done = await _remove_below_list(ex, at)
+        try:
+            done = await _remove_below_list(ex, at)
+        except RevisionError:
+            continue  # what it read was compacted meanwhile
         if done is not None:
             return done
 
