@@ -239,7 +239,7 @@ def _load(text: str, name: str) -> Value:
         node = loader.get_single_node()
         if node is None:
             raise ConfigError(f"{name}: is empty; it starts with `providers:`")
-        return _value(yaml, loader, node, name, ())
+        return _value(yaml, loader, node, name, (), _Nodes())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         if mark is None:
@@ -248,35 +248,84 @@ def _load(text: str, name: str) -> Value:
         raise _dash(text, at) or ConfigError(f"{at}: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}: is no YAML: {' '.join(str(error).split())}") from None
+    except OverflowError:
+        raise ConfigError(f"{name}: is no YAML: an escaped character that does not exist") from None
     except RecursionError:
         raise ConfigError(f"{name}: is nested too deeply") from None
 
 
 _PLAIN = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
+_MERGE = "tag:yaml.org,2002:merge"
+_MOST_REPEATED = 10_000
+"""Values that aliases may repeat. Without a bound, ten lines of aliases of aliases would fill the memory."""
 
 
-def _value(yaml: Any, loader: Any, node: Any, file: str, above: tuple[int, ...]) -> Value:
-    at = Position(file, node.start_mark.line + 1, node.start_mark.column + 1)
+class _Nodes:
+    """The nodes that were read, to notice those that are read again."""
+
+    def __init__(self) -> None:
+        self._read: set[int] = set()
+        self._left = _MOST_REPEATED
+
+    def read(self, node: Any, at: Position) -> None:
+        if id(node) in self._read:
+            self._left -= 1
+            if self._left < 0:
+                raise ConfigError(f"{at}: aliases repeat more than {_MOST_REPEATED} values")
+        self._read.add(id(node))
+
+
+def _value(yaml: Any, loader: Any, node: Any, file: str, above: tuple[int, ...], nodes: _Nodes) -> Value:
+    at = _position(node, file)
     if id(node) in above:
         raise ConfigError(f"{at}: contains itself")
+    nodes.read(node, at)
     inside = (*above, id(node))
-    if not isinstance(node, yaml.ScalarNode) and node.tag not in _PLAIN:
+    if isinstance(node, yaml.ScalarNode):
+        return Value(_scalar(yaml, loader, node, at), at)
+    if node.tag not in _PLAIN:
         raise ConfigError(f"{at}: {node.tag}: what a tag asks for is not made here")
     if isinstance(node, yaml.SequenceNode):
-        return Value([_value(yaml, loader, each, file, inside) for each in node.value], at)
-    if not isinstance(node, yaml.MappingNode):
-        return Value(loader.construct_object(node, deep=True), at)
-    loader.flatten_mapping(node)
+        return Value([_value(yaml, loader, each, file, inside, nodes) for each in node.value], at)
     found: dict[Any, Value] = {}
+    merged: dict[Any, Value] = {}
     for key_node, value_node in node.value:
-        key_at = Position(file, key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+        key_at = _position(key_node, file)
         if not isinstance(key_node, yaml.ScalarNode):
             raise ConfigError(f"{key_at}: keys are single words")
-        key = loader.construct_object(key_node)
+        value = _value(yaml, loader, value_node, file, inside, nodes)
+        if key_node.tag == _MERGE:
+            for key, each in _merged(value):
+                merged.setdefault(key, each)
+            continue
+        key = _scalar(yaml, loader, key_node, key_at)
         if key in found:
             raise ConfigError(f"{key_at}: {key!r} is given twice")
-        found[key] = _value(yaml, loader, value_node, file, inside)._replace(key_at=key_at)
-    return Value(found, at)
+        found[key] = value._replace(key_at=key_at)
+    return Value({**merged, **found}, at)
+
+
+def _position(node: Any, file: str) -> Position:
+    return Position(file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _scalar(yaml: Any, loader: Any, node: Any, at: Position) -> Any:
+    try:
+        return loader.construct_object(node)
+    except yaml.YAMLError:
+        raise
+    except Exception:
+        # PyYAML lets through whatever its conversions raise, such as for the day 2001-02-30.
+        kind = node.tag.rpartition(":")[2]
+        raise ConfigError(f"{at}: {node.value[:60]!r} is no {kind}; if it is a text, quote it") from None
+
+
+def _merged(given: Value) -> Iterator[tuple[Any, Value]]:
+    """What ``<<:`` stands for. What comes first counts, and what the mapping says itself counts more."""
+    for each in given.value if isinstance(given.value, list) else [given]:
+        if not isinstance(each.value, dict):
+            raise ConfigError(f"{each.at}: << takes a mapping, or a list of mappings")
+        yield from each.value.items()
 
 
 def _dash(text: str, near: Position) -> ConfigError | None:

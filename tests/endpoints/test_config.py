@@ -122,6 +122,49 @@ def test_a_mistake_has_its_place(old: str, new: str, message: str) -> None:
     assert re.match(r"kv\.yaml(, line \d+, column \d+)?: ", str(raised.value))
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("2001-02-30", "line 1, column 12: '2001-02-30' is no timestamp; if it is a text, quote it"),
+        ("!!timestamp x", "'x' is no timestamp"),
+        ("0x_", "'0x_' is no int"),
+        ("!!int abc", "'abc' is no int"),
+        ("!!float x", "'x' is no float"),
+        ("!!bool x", "'x' is no bool"),
+        ("9" * 5000, "is no int"),
+        ("{2001-02-30: 1}", "line 1, column 13: '2001-02-30' is no timestamp"),
+        ('"\\UFFFFFFFF"', "an escaped character that does not exist"),
+        ("{<<: 1}", "line 1, column 17: << takes a mapping"),
+    ],
+)
+def test_what_yaml_itself_stumbles_over(value: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        endpoint_config.read(f"providers: {value}", "kv.yaml", find)
+
+
+def test_aliases_of_aliases_do_not_fill_the_memory() -> None:
+    for repeat in ("[*a{0},*a{0},*a{0}]", "{{b: *a{0}, c: *a{0}, d: *a{0}}}", "{{<<: [*a{0},*a{0},*a{0}]}}"):
+        lines = [f"a{number}: &a{number} {repeat.format(number - 1)}" for number in range(1, 60)]
+        with pytest.raises(ConfigError, match="aliases repeat more than 10000 values"):
+            endpoint_config.read("\n".join(["a0: &a0 {x: 1}", *lines]), "kv.yaml", find)
+
+
+def test_keywords_are_shared_by_aliases() -> None:
+    text = """
+        providers:
+          - name: kv
+            module: kv_store
+            endpoints:
+              - &foo {name: foo, module: kv_store_key, unit: m, max_interval: 1}
+              - {max_interval: 2, <<: *foo, name: bar}
+              - {<<: [{unit: V}, *foo], name: baz}
+    """
+    foo, bar, baz = read(text).providers[0].endpoints
+    assert foo.keywords == {"unit": "m", "max_interval": 1}
+    assert bar.keywords == {"unit": "m", "max_interval": 2}
+    assert baz.keywords == {"unit": "V", "max_interval": 1}
+
+
 def test_what_is_no_configuration() -> None:
     for text, message in (
         ("", "is empty"),
