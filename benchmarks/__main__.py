@@ -19,6 +19,7 @@ NAMES = {
     "watching": "from a put to the callback, many writers, the lag of a callback",
     "items": "reading an item, a store of 10,000, a hundred written at once",
     "configuration": "a write in force, 1,000 parameters applied, what 100 processes acknowledge",
+    "endpoints": "thirty endpoints at 10 Hz: jitter, memory, alerts heard and recorded",
     "services": "calls and notifications beside msl-network, plain and with TLS; a thousand services listed",
     "imports": "import link_kv",
     "peers": "put and get beside other clients, each in an environment of its own",

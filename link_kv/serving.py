@@ -18,6 +18,7 @@ from link_kv._core.alerts import Alert
 from link_kv._core.behind import Behind
 from link_kv._core.calls import run
 from link_kv._core.descriptions import PLAIN, Description
+from link_kv._core.due import same
 from link_kv._core.endpoint_names import Served
 from link_kv._core.exchange import Exchange
 from link_kv._core.itemwrites import Stamp
@@ -54,7 +55,7 @@ class Run:
         self._presence: Presence | None = None
         self._watching: list[Registration] = []
         self._behind = Behind(f"provider {provider.name}", self._write)
-        self._told: dict[str, bytes] = {}
+        self._told: dict[str, dict[str, Any]] = {}
         """What the newest alert of each routing key carries."""
         self._telling = threading.Lock()
 
@@ -181,13 +182,12 @@ class Run:
 
     def alerted(self, alert: Alert) -> None:
         """Have etcd keep an alert as the newest of its routing key, if it says something new."""
-        stored = alerts.dump(alert)
-        carried = alerts.dump(alert._replace(timestamp=""))
         with self._telling:
-            if self._told.get(alert.routing_key) == carried:
+            told = self._told.get(alert.routing_key)
+            if told is not None and _alike(told, alert.payload):
                 return
-            self._told[alert.routing_key] = carried
-        self._behind.add(("alert", alert.routing_key), stored)
+            self._told[alert.routing_key] = alert.payload
+        self._behind.add(("alert", alert.routing_key), alert)
 
     def _write(self, batch: Mapping[Hashable, Any]) -> None:
         store = self._store
@@ -199,7 +199,7 @@ class Run:
                 items.append((kind, *value))
             else:
                 assert isinstance(kind, tuple)
-                besides.append(Put(alerts.key_of(self.client._space.prefix, kind[1]), value))
+                besides.append(Put(alerts.key_of(self.client._space.prefix, kind[1]), alerts.dump(value)))
         ex = self.client._exchange()
         if items:
             run(itemwrites.put_all(ex, store._at, items, besides))
@@ -228,6 +228,14 @@ class Run:
                 payload["value_raw"] = now.value
             provider = self._provider
             provider._send(Alert(f"warning.{endpoint.name}", payload, timestamp(), provider._sender))
+
+
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two payloads say the same."""
+    try:
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    except ValueError:  # arrays inside of lists
+        return False
 
 
 class _Watching(Registration):

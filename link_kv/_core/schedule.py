@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 log = logging.getLogger("link_kv.endpoints")
 
@@ -49,16 +48,22 @@ class Ticket:
 
 
 class Scheduler:
-    """Does work at its times, each piece in a thread of a few. Starts with the first piece. Thread-safe."""
+    """Does work at its times, in as many threads as there is work at once. Thread-safe.
 
-    def __init__(self, name: str, workers: int = 32) -> None:
+    One idle thread waits for the next tick and does its work itself, since handing it to another would come
+    later; before that it lets the next one wait.
+    """
+
+    def __init__(self, name: str, threads: int = 32) -> None:
         self._name = name
-        self._workers = workers
+        self._most = threads
         self._changed = threading.Condition()
+        self._leading = threading.Lock()
+        """Held by the thread that waits for the next tick."""
         self._queue: list[tuple[float, int, Ticket]] = []
         self._numbers = itertools.count()
-        self._pool: ThreadPoolExecutor | None = None
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
         self._closed = False
 
     def every(self, interval: float, what: str, work: Callable[[], object]) -> Ticket:
@@ -82,14 +87,17 @@ class Scheduler:
         if self._closed:
             ticket.cancel()
             return
-        if self._thread is None:
-            self._pool = ThreadPoolExecutor(self._workers, f"link-kv-poll-{self._name}")
-            self._thread = threading.Thread(
-                target=self._run, name=f"link-kv-schedule-{self._name}", daemon=True
-            )
-            self._thread.start()
         heapq.heappush(self._queue, (ticket._due, number, ticket))
+        if not self._threads:
+            self._start()
         self._changed.notify()
+
+    def _start(self) -> None:
+        number = len(self._threads) + 1
+        thread = threading.Thread(target=self._run, name=f"link-kv-poll-{self._name}-{number}", daemon=True)
+        self._threads.append(thread)
+        self._idle += 1
+        thread.start()
 
     def close(self) -> None:
         """Begin no more work, and wait for what is being done. May be called twice."""
@@ -97,16 +105,29 @@ class Scheduler:
             self._closed = True
             self._queue.clear()
             self._changed.notify()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            threads = list(self._threads)
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join()
 
     def _run(self) -> None:
         while True:
+            with self._leading:
+                ticket = self._next()
+            if ticket is None:
+                return
+            try:
+                ticket._work()
+            except BaseException:  # the next tick tries again
+                log.exception("%s: raised", ticket.what)
+            ticket._busy = False
             with self._changed:
-                if self._closed:
-                    return
+                self._idle += 1
+
+    def _next(self) -> Ticket | None:
+        """Wait for the next tick that has work to begin; None at the end."""
+        with self._changed:
+            while not self._closed:
                 now = time.monotonic()
                 if not self._queue or self._queue[0][0] > now:
                     self._changed.wait(self._queue[0][0] - now if self._queue else None)
@@ -114,7 +135,7 @@ class Scheduler:
                 _, number, ticket = heapq.heappop(self._queue)
                 if ticket._cancelled:
                     continue
-                self._begin(ticket, now)
+                begun = _begin(ticket, now)
                 if ticket.interval is not None:
                     ticket._due += ticket.interval
                     if ticket._due <= now:  # the machine slept, or was too busy
@@ -122,23 +143,21 @@ class Scheduler:
                         ticket.missed += left_out
                         ticket._due += left_out * ticket.interval
                     heapq.heappush(self._queue, (ticket._due, number, ticket))
+                if begun:
+                    self._idle -= 1
+                    if not self._idle and len(self._threads) < self._most:
+                        self._start()
+                    return ticket
+            return None
 
-    def _begin(self, ticket: Ticket, now: float) -> None:
-        if ticket._busy:
-            if not ticket.missed:
-                log.warning("%s: takes longer than its interval; ticks are left out", ticket.what)
-            ticket.missed += 1
-            return
-        ticket.latest = max(ticket.latest, now - ticket._due)
-        ticket.ticks += 1
-        ticket._busy = True
-        assert self._pool is not None
-        self._pool.submit(self._work, ticket)
 
-    def _work(self, ticket: Ticket) -> None:
-        try:
-            ticket._work()
-        except BaseException:  # the next tick tries again
-            log.exception("%s: raised", ticket.what)
-        finally:
-            ticket._busy = False
+def _begin(ticket: Ticket, now: float) -> bool:
+    if ticket._busy:
+        if not ticket.missed:
+            log.warning("%s: takes longer than its interval; ticks are left out", ticket.what)
+        ticket.missed += 1
+        return False
+    ticket.latest = max(ticket.latest, now - ticket._due)
+    ticket.ticks += 1
+    ticket._busy = True
+    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ import click
 
 from ._connect import configure
 from ._show import plain
+
+
+_SWITCH = 0.0005
+"""Seconds for which one thread may keep the others waiting."""
 
 
 @click.command("serve")
@@ -55,6 +60,8 @@ def command(
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
+    # Ticks come on time though another thread is busy: by default that one may go on for 5 ms.
+    sys.setswitchinterval(_SWITCH)
     providers = load(file, node)
     where = configure(context.find_root().params)
     options: dict[str, Any] = {
