@@ -1,0 +1,448 @@
+"""Mutants: a history in which something is wrong, or a library that does something wrong, and what finds it.
+
+A check that cannot fail proves nothing. Those of a history are made of one that was recorded and is right.
+Those of the library are behaviours that it has for a reason, taken away one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import pytest
+
+from link_kv import plan as plans
+from link_kv._core import calls, transport, watch_machine
+from link_kv._core.exchange import Namespace
+from link_kv._core.failures import UNAVAILABLE, Meaning, WireFailure
+from link_kv._core.leases import Lease
+from link_kv._core.replica import Replica
+from tests.faults import scenarios
+from tests.faults.checker import Finding, History, check, check_delivery, check_members
+from tests.faults.records import Delivery, Event, Op, Told, Truth
+from tests.faults.scenarios import Scenario
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What the checker is given."""
+
+    truth: Truth
+    ops: list[Op]
+    delivery: Delivery
+
+    def findings(self) -> Iterator[Finding]:
+        yield from check(self.truth, self.ops).findings
+        yield from check_delivery(History(self.truth), self.delivery)
+
+    def op(self, wanted: Callable[[Op], Any]) -> Op:
+        """One in the middle of those that are so."""
+        found = [op for op in self.ops if wanted(op)]
+        assert found, "the recording has none of these"
+        return found[len(found) // 2]
+
+    def revision(self, wanted: Callable[[int, list[Event]], Any]) -> int:
+        """The place in the history of a revision that is so."""
+        found = [index for index, (revision, events) in enumerate(self.truth) if wanted(revision, events)]
+        assert found, "the recording has none of these"
+        return found[len(found) // 2]
+
+    def with_op(self, op: Op, **changed: Any) -> Recording:
+        return replace(self, ops=[each._replace(**changed) if each is op else each for each in self.ops])
+
+    def with_truth(self, truth: Truth) -> Recording:
+        return replace(self, truth=truth)
+
+    def with_told(self, told: list[Told]) -> Recording:
+        return replace(self, delivery=self.delivery._replace(told=told))
+
+
+class Spoiled(NamedTuple):
+    """A mutant of a recording."""
+
+    name: str
+    spoil: Callable[[Recording], Recording]
+    caught: str
+    """The check that finds it."""
+
+
+def _acknowledged(kind: str) -> Callable[[Op], bool]:
+    return lambda op: op.ok and op.kind == kind
+
+
+def _at(recording: Recording, op: Op) -> int:
+    """The place in the history of the revision that an operation was told."""
+    return recording.revision(lambda revision, events: revision == op.result)
+
+
+def _lost(recording: Recording) -> Recording:
+    at = _at(recording, recording.op(_acknowledged("put")))
+    return recording.with_truth([*recording.truth[:at], *recording.truth[at + 1 :]])
+
+
+def _lost_delete(recording: Recording) -> Recording:
+    at = _at(recording, recording.op(_acknowledged("delete")))
+    return recording.with_truth([*recording.truth[:at], *recording.truth[at + 1 :]])
+
+
+def _twice(recording: Recording) -> Recording:
+    at = _at(recording, recording.op(lambda op: op.ok and op.kind == "put" and op.args[0].startswith("k")))
+    last = recording.truth[-1][0] + 1
+    return recording.with_truth([*recording.truth, (last, recording.truth[at][1])])
+
+
+def _ghost(recording: Recording) -> Recording:
+    last = recording.truth[-1][0] + 1
+    return recording.with_truth([*recording.truth, (last, [("/k0", "666")])])
+
+
+def _reordered(recording: Recording) -> Recording:
+    """Two writes change places, though one had ended before the other began."""
+    puts = [op for op in recording.ops if op.ok and op.kind == "put" and op.args[0].startswith("k")]
+    one, other = min(puts, key=lambda op: op.result), max(puts, key=lambda op: op.result)
+    places = {one.result: other.result, other.result: one.result}
+    truth = sorted((places.get(revision, revision), events) for revision, events in recording.truth)
+    moved = recording.with_truth(truth).with_op(one, result=other.result)
+    return moved.with_op(other, result=one.result)
+
+
+def _split(recording: Recording) -> Recording:
+    """What one transaction wrote is spread over two revisions."""
+    at = recording.revision(
+        lambda revision, events: len({key for key, value in events if value and key.startswith("/k")}) > 1
+    )
+    revision, events = recording.truth[at]
+    # Room for one more: those behind it move on, in what was told as well.
+    truth = [*recording.truth[:at], (revision, events[:1]), (revision + 1, events[1:])]
+    truth += [(later + 1, rest) for later, rest in recording.truth[at + 1 :]]
+    return recording.with_truth(truth)
+
+
+def _stale_read(recording: Recording) -> Recording:
+    history = History(recording.truth)
+    op = recording.op(
+        lambda op: (
+            op.ok and op.kind == "read" and op.args[0].startswith("k") and _old(history, op) is not None
+        )
+    )
+    return recording.with_op(op, result=_old(history, op))
+
+
+def _old(history: History, op: Op) -> Any:
+    """A value that had been replaced long before an operation could see it."""
+    unit = history.units[op.args[0]]
+    values = unit.values[1:]
+    if op.result not in values:
+        return None
+    before = [value for value in values[: values.index(op.result)] if value is not None]
+    return before[0] if len(before) > 8 else None
+
+
+def _torn_read(recording: Recording) -> Recording:
+    """A reader sees a part of one tree and a part of the one before."""
+    op = recording.op(
+        lambda op: op.ok and op.kind == "read" and isinstance(op.result, dict) and len(op.result) == 3
+    )
+    return recording.with_op(op, result={**op.result, "a": op.result["a"] - 1})
+
+
+def _guard(recording: Recording) -> Recording:
+    op = recording.op(lambda op: op.ok and op.kind == "cas" and op.args[2])
+    return recording.with_op(op, args=[*op.args[:2], op.args[2] - 1])
+
+
+def _created_over(recording: Recording) -> Recording:
+    """A put over what was there is told as having made it."""
+    history = History(recording.truth)
+    op = recording.op(
+        lambda op: op.ok and op.kind == "put" and history.units[op.args[0]].at(op.result - 1) is not None
+    )
+    return recording.with_op(op, kind="create")
+
+
+def _wrongly_refused(recording: Recording) -> Recording:
+    return recording.with_op(recording.op(_acknowledged("put")), outcome="not applied", result=None)
+
+
+def _off_by_one(recording: Recording) -> Recording:
+    op = recording.op(_acknowledged("put"))
+    return recording.with_op(op, result=op.result + 1)
+
+
+def _leftover(recording: Recording) -> Recording:
+    """Replacing a tree leaves a key of the old one."""
+    trees = {op.result for op in recording.ops if op.ok and op.kind == "put" and op.args[0].startswith("t")}
+    at = recording.revision(
+        lambda revision, events: revision in trees and any(value is None for _, value in events)
+    )
+    revision, events = recording.truth[at]
+    kept = [(key, value) for key, value in events if value is not None]
+    return recording.with_truth([*recording.truth[:at], (revision, kept), *recording.truth[at + 1 :]])
+
+
+def _neighbour(recording: Recording) -> Recording:
+    """A write touches what is none of its business."""
+    at = _at(recording, recording.op(lambda op: op.ok and op.kind == "put" and op.args[0] != "k1"))
+    revision, events = recording.truth[at]
+    touched = [*events, ("/k1", None)]
+    return recording.with_truth([*recording.truth[:at], (revision, touched), *recording.truth[at + 1 :]])
+
+
+def _skewed(recording: Recording) -> Recording:
+    """A transaction commits, though what it read has moved."""
+    op = recording.op(lambda op: op.ok and op.kind == "txn" and all(op.result.values()))
+    name = next(iter(op.result))
+    return recording.with_op(op, result={**op.result, name: op.result[name] - 1})
+
+
+def _future_read(recording: Recording) -> Recording:
+    """A read ends before the write of what it saw begins."""
+    by_value = {
+        op.args[1]: op for op in recording.ops if op.ok and op.kind == "put" and isinstance(op.args[1], int)
+    }
+    op = recording.op(
+        lambda op: op.ok and op.kind == "read" and isinstance(op.result, int) and op.result in by_value
+    )
+    began = by_value[op.result].began
+    return recording.with_op(op, began=began - 0.002, ended=began - 0.001)
+
+
+def _denied_existence(recording: Recording) -> Recording:
+    history = History(recording.truth)
+    always = [name for name, unit in history.units.items() if name.startswith("t") and _always(unit.values)]
+    op = recording.op(lambda op: op.ok and op.kind == "read" and op.args[0] in always and op.result)
+    return recording.with_op(op, kind="delete", outcome="NotFound", result=None)
+
+
+def _always(values: list[Any]) -> bool:
+    """Whether it was there from some time on."""
+    return None not in values[len(values) // 4 :]
+
+
+def _told(change: Callable[[list[Told], int], list[Told]]) -> Callable[[Recording], Recording]:
+    def spoil(recording: Recording) -> Recording:
+        told = list(recording.delivery.told)
+        return recording.with_told(change(told, len(told) // 2))
+
+    return spoil
+
+
+def _parts(told: list[Told], middle: int) -> list[Told]:
+    at = next(index for index, each in enumerate(told) if len(each.changes) > 1)
+    each = told[at]
+    parts = [each._replace(changes=each.changes[:1]), each._replace(changes=each.changes[1:])]
+    return [*told[:at], *parts, *told[at + 1 :]]
+
+
+def _wrong_previous(told: list[Told], middle: int) -> list[Told]:
+    each = told[middle]
+    (path, value, previous), *others = each.changes
+    return [
+        *told[:middle],
+        each._replace(changes=[(path, value, (previous or 0) + 1 if previous != {} else 1), *others]),
+        *told[middle + 1 :],
+    ]
+
+
+def _gap(keep: Callable[[list[Any]], list[Any]]) -> Callable[[Recording], Recording]:
+    """Some revisions are told as a difference, from which something is missing."""
+
+    def spoil(recording: Recording) -> Recording:
+        told = recording.delivery.told
+        first, last = len(told) // 3, 2 * len(told) // 3
+        difference = History(recording.truth).difference(told[first].revision, told[last].revision)
+        changes = [(path, value, None) for path, value in difference.items()]
+        gap = Told(told[last].revision, keep(changes), True)
+        return recording.with_told([*told[: first + 1], gap, *told[last + 1 :]])
+
+    return spoil
+
+
+SPOILED = [
+    Spoiled("an acknowledged write is lost", _lost, "lost write"),
+    Spoiled("an acknowledged delete is lost", _lost_delete, "lost write"),
+    Spoiled("a write is applied twice", _twice, "applied twice"),
+    Spoiled("a ghost writes", _ghost, "ghost write"),
+    Spoiled("two writes are in the wrong order", _reordered, "real-time order"),
+    Spoiled("a transaction is split over two revisions", _split, "wrong effect"),
+    Spoiled("a read is stale", _stale_read, "stale read"),
+    Spoiled("a read is torn", _torn_read, "wrong read"),
+    Spoiled("a guard is not honoured", _guard, "wrong effect"),
+    Spoiled("something is created that is there", _created_over, "wrong effect"),
+    Spoiled("a write is reported as not applied", _wrongly_refused, "wrongly not applied"),
+    Spoiled("a revision is off by one", _off_by_one, "wrong revision"),
+    Spoiled("replacing a tree leaves a key", _leftover, "wrong effect"),
+    Spoiled("a write touches a neighbour", _neighbour, "wrong effect"),
+    Spoiled("a transaction commits on what has moved", _skewed, "wrong effect"),
+    Spoiled("a read sees the future", _future_read, "real-time order"),
+    Spoiled("what is there is denied", _denied_existence, "stale read"),
+    Spoiled("a revision is not told", _told(lambda told, at: [*told[:at], *told[at + 1 :]]), "watch, once"),
+    Spoiled("a revision is told twice", _told(lambda told, at: [*told[: at + 1], *told[at:]]), "watch, once"),
+    Spoiled(
+        "two revisions are told in the wrong order",
+        _told(lambda told, at: [*told[:at], told[at + 1], told[at], *told[at + 2 :]]),
+        "watch, order",
+    ),
+    Spoiled("a revision is told in two parts", _told(_parts), "watch, whole"),
+    Spoiled(
+        "a part of a revision is not told",
+        _told(lambda told, at: [each._replace(changes=each.changes[:1]) for each in told]),
+        "watch, whole",
+    ),
+    Spoiled("the value before is wrong", _told(_wrong_previous), "watch, whole"),
+    Spoiled(
+        "a revision is told that is none",
+        _told(lambda told, at: [*told, told[at]._replace(revision=told[-1].revision + 1)]),
+        "watch, ghost",
+    ),
+    Spoiled("the last revisions are not told", _told(lambda told, at: told[:-2]), "watch, once"),
+    Spoiled("a difference lacks a change", _gap(lambda changes: changes[1:]), "watch, whole"),
+    Spoiled(
+        "a difference has a change too many",
+        _gap(lambda changes: [*changes, ("/k99", 5, None)]),
+        "watch, whole",
+    ),
+]
+
+
+def members_differ(truth: Truth) -> list[Finding]:
+    """A member lacks the last part of a revision."""
+    at = next(index for index, (_, events) in enumerate(truth) if len(events) > 1)
+    revision, events = truth[at]
+    other = [*truth[:at], (revision, events[:-1]), *truth[at + 1 :]]
+    return list(check_members({"one": truth, "other": other}))
+
+
+# The library
+
+
+class Changed(NamedTuple):
+    """A mutant of the library."""
+
+    name: str
+    change: Callable[[pytest.MonkeyPatch], None]
+    scenario: Scenario
+    caught: str
+
+
+def _no_fragments(patch: pytest.MonkeyPatch) -> None:
+    received = watch_machine.Machine.received
+
+    def mutant(self: Any, response: Any) -> Any:
+        response.fragment = False
+        return received(self, response)
+
+    patch.setattr(watch_machine.Machine, "received", mutant)
+
+
+def _resume_later(patch: pytest.MonkeyPatch) -> None:
+    request = watch_machine.create_request
+
+    def mutant(start: bytes, end: bytes, revision: int, watch_id: int) -> bytes:
+        return request(start, end, revision and revision + 2, watch_id)
+
+    patch.setattr(watch_machine, "create_request", mutant)
+
+
+def _retry_blindly(patch: pytest.MonkeyPatch) -> None:
+    meaning = calls.meaning
+
+    def mutant(failure: WireFailure) -> Meaning:
+        return Meaning.NEVER_SENT if failure.code == UNAVAILABLE else meaning(failure)
+
+    patch.setattr(calls, "meaning", mutant)
+
+
+def _copy_zero(patch: pytest.MonkeyPatch) -> None:
+    compacted = watch_machine.Machine._compacted
+
+    def mutant(self: Any, watch: Any, revision: int) -> Any:
+        watch.replica.revision = 0  # as the header of that answer says
+        return compacted(self, watch, revision)
+
+    patch.setattr(watch_machine.Machine, "_compacted", mutant)
+
+
+def _watch_siblings(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Replica, "covers", lambda self, key: key.startswith(self.at.key))
+
+
+def _delete_siblings(patch: pytest.MonkeyPatch) -> None:
+    delete = plans.delete
+
+    def mutant(place: Any, *, previous: bool = False) -> Any:
+        every = plans.Delete(place.key, place.key[:-1] + bytes([place.key[-1] + 1]))
+        return (*delete(place, previous=previous), every)
+
+    patch.setattr(plans, "delete", mutant)
+
+
+def _ignore_keepalives(patch: pytest.MonkeyPatch) -> None:
+    prolong = Lease.prolong
+    patch.setattr(Lease, "prolong", lambda self, sent, granted: prolong(self, sent, granted or self.ttl))
+
+
+def _no_fence(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Namespace, "fenced", lambda self, fence: self)
+
+
+def _leave_markers(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(plans, "markers_again", lambda markers: [])
+
+
+def _match_by_id(patch: pytest.MonkeyPatch) -> None:
+    created = watch_machine.Machine._created
+
+    def mutant(self: Any, response: Any) -> Any:
+        # A watch that is refused at once never got its id, and on some servers none or another's is told.
+        if response.canceled and response.watch_id not in self._by_id:
+            return iter(())
+        return created(self, response)
+
+    patch.setattr(watch_machine.Machine, "_created", mutant)
+
+
+def _no_hasleader(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(calls, "_HAS_LEADER", ())
+
+
+def _uncapped_backoff(patch: pytest.MonkeyPatch) -> None:
+    options = [each for each in transport._OPTIONS if "connect_backoff" not in each[0]]
+    patch.setattr(transport, "_OPTIONS", tuple(options))
+
+
+def _no_guard(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("link_kv._core.requests.optimistic", lambda places: plans.Guard(()))
+
+
+def _no_compare(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(plans, "unmoved", lambda key, mod: plans.present(key))
+
+
+CHANGED = [
+    Changed("a fragment is taken for the whole", _no_fragments, scenarios.large_revisions, "watch, whole"),
+    Changed("a watch resumes one revision late", _resume_later, scenarios.broken_link, "watch, once"),
+    Changed("a write is sent again blindly", _retry_blindly, scenarios.unanswered_write, "applied twice"),
+    Changed(
+        "revision 0 is copied from a header",
+        _copy_zero,
+        scenarios.compacted_meanwhile,
+        "watch, once",
+    ),
+    Changed("/ab is watched by /a", _watch_siblings, scenarios.siblings, "watch, whole"),
+    Changed("/ab is deleted with /a", _delete_siblings, scenarios.siblings, "wrong effect"),
+    Changed(
+        "a keepalive's answer is ignored",
+        _ignore_keepalives,
+        scenarios.revoked_lease,
+        "lock, held without a lease",
+    ),
+    Changed("the fence is left out", _no_fence, scenarios.late_holder, "lost increment"),
+    Changed("a list's marker is not rewritten", _leave_markers, scenarios.two_in_a_list, "wrong effect"),
+    Changed("a watch is matched by its id alone", _match_by_id, scenarios.denied_watch, "watch, denied"),
+    Changed("hasleader is left out", _no_hasleader, scenarios.lonely_member, "watch, silent"),
+    Changed("the backoff is not capped", _uncapped_backoff, scenarios.outage, "found late"),
+    Changed("the guard on what stands above is left out", _no_guard, scenarios.below_a_leaf, "wrong effect"),
+    Changed("a revision is not compared", _no_compare, scenarios.moved_meanwhile, "wrong effect"),
+]
