@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import secrets
 import time
 import weakref
@@ -121,6 +122,7 @@ class Client:
             raise ConfigError(f"name={name!r}: a client's name is a str")
         self._name = name
         self._id = secrets.token_hex(8)
+        self._pid = os.getpid()
         self._options: LinkConfig | None = None
         self._given: dict[str, Any] = {}
         self._client: EtcdMiddleware | None = None
@@ -247,7 +249,7 @@ class Client:
         answer.
         """
         presence, client = self._presence, self._client
-        if client is None or presence is None or client._space.caller.closed:
+        if client is None or presence is None or client._space.caller.closed or self._pid != os.getpid():
             return
         for tether in list(self._links):
             tether.close(timeout)

@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import inspect
 import logging
+import os
 import secrets
 import socket
 import threading
@@ -170,7 +171,7 @@ class Service:
 
     def _halt(self) -> None:
         serving = self._serving
-        if serving is None:
+        if serving is None or serving.pid != os.getpid():
             return
         if _request.get() is not None:
             threading.Thread(target=self._end, name="link-kv-stop", daemon=True).start()
@@ -336,6 +337,7 @@ class _Serving:
         self, service: Service, options: LinkConfig, listen: str, advertise: str | None, ttl: float
     ) -> None:
         self.over = threading.Event()
+        self.pid = os.getpid()
         self.told = False
         self.when_over: Callable[[], object] = bool
         """Is called once it is over."""

@@ -8,6 +8,7 @@ messages in each direction for each link, ``/link_kv.Link/Talk``. What the bytes
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -221,6 +222,11 @@ class Dialed:
 
 
 _DIALED: weakref.WeakSet[Dialed] = weakref.WeakSet()
+
+_INHERITED: list[Dialed] = []
+"""What a forked process has of its parent. gRPC must not take it down here: it is the parent's still."""
+
+os.register_at_fork(after_in_child=lambda: _INHERITED.extend(_DIALED))
 
 
 class _Together:

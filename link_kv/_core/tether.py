@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import secrets
 import threading
 import time
@@ -63,6 +64,7 @@ class Tether:
         self._following = following
         self._options = options
         self._lease = lease
+        self._pid = os.getpid()
         self._secret = secrets.token_hex(16)
         self._own = LinkRecord(client, client_name, registry.digest(self._secret))
         self._notifications = Notifications(service, notify)
@@ -94,7 +96,9 @@ class Tether:
             raise
 
     def close(self, timeout: float | None) -> None:
-        """Unlink. May be called twice."""
+        """Unlink. May be called twice; does nothing in a forked child."""
+        if self._pid != os.getpid():
+            return
         with self._changed:
             if self._closed:
                 return
@@ -108,7 +112,7 @@ class Tether:
 
     def unlink(self, timeout: float | None) -> None:
         """Take the link out of the registry, and close it."""
-        if not self._closed:
+        if not self._closed and self._pid == os.getpid():
             self._forget(timeout)
         self.close(timeout)
 
@@ -262,7 +266,7 @@ class Tether:
 
         ``before_error`` is called before what the service answered instead of a result is raised.
         """
-        if self._lock_lost:
+        if self._lock_lost or self._pid != os.getpid():
             self._complain()
         parts = encode(value, what)
         until = None if timeout is None else time.monotonic() + timeout
@@ -295,7 +299,7 @@ class Tether:
         self, value: Any, what: str, timeout: float | None, before_error: Callable[[], object] | None
     ) -> Answer:
         """Send a call; the future of its answer."""
-        if self._lock_lost:
+        if self._lock_lost or self._pid != os.getpid():
             self._complain()
         parts = encode(value, what)
         answer = Answer(before_error)
@@ -342,6 +346,12 @@ class Tether:
             log.debug("service %s: %s", self.service, error)
 
     def _complain(self) -> None:
+        """Raise why nothing is called."""
+        if self._pid != os.getpid():
+            raise Unavailable(
+                f"service {self.service}: the link is that of the process that this one was forked from; "
+                "connect here"
+            )
         raise LockLost(
             f"service {self.service}: the lock was lost, since etcd did not hear of this client in time; "
             "acquire it again, or release it"

@@ -1,0 +1,53 @@
+"""A process that forks while it has links."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from .echo import Echo
+
+ROOT = Path(__file__).parent.parent.parent
+
+CODE = """
+import os, sys
+from link_kv import Unavailable, connect
+client = connect(name='parent')
+link = client.link('Echo')
+link.acquire_lock()
+got = []
+link.notification_handler = got.append
+for number in range(5):
+    assert link.same(number, timeout=30) == number
+    pid = os.fork()
+    if not pid:
+        try:
+            link.echo()
+        except Unavailable as error:
+            assert 'forked from' in str(error), error
+        else:
+            os._exit(1)
+        assert not client.is_connected()
+        link.unlink()
+        client.disconnect()
+        with connect(name='child') as mine:
+            assert 'Echo' in mine.identities()['services']
+        sys.exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+assert link.same('after', timeout=30) == 'after'
+assert client.is_connected()
+assert client.identities()['services']
+with connect(name='other') as other:
+    try:
+        other.link('Echo')
+    except RuntimeError:
+        print('still locked')
+"""
+
+
+def test_links_through_forks(echo: Echo, program: Any) -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "still locked\n"
