@@ -314,8 +314,7 @@ def _scalar(yaml: Any, loader: Any, node: Any, at: Position) -> Any:
         return loader.construct_object(node)
     except yaml.YAMLError:
         raise
-    except Exception:
-        # PyYAML lets through whatever its conversions raise, such as for the day 2001-02-30.
+    except Exception:  # noqa: BLE001 - PyYAML lets through whatever its conversions raise
         kind = node.tag.rpartition(":")[2]
         raise ConfigError(f"{at}: {node.value[:60]!r} is no {kind}; if it is a text, quote it") from None
 

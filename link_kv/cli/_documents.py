@@ -182,14 +182,53 @@ def _read_yaml(text: str, name: str) -> Any:
                     seen.add(key.value)
             return super().construct_mapping(node, deep)
 
+        def flatten_mapping(self, node: Any) -> None:
+            merges = any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value)
+            super().flatten_mapping(node)
+            if merges:  # the last of each key counts, and merges of merges would double the others
+                node.value = list(
+                    {(key.tag, str(key.value)): (key, value) for key, value in node.value}.values()
+                )
+
+        def construct_object(self, node: Any, deep: bool = False) -> Any:
+            try:
+                return super().construct_object(node, deep)
+            except (yaml.YAMLError, DocumentError, RecursionError):
+                raise
+            except Exception:  # noqa: BLE001 - PyYAML lets through whatever its conversions raise
+                mark, kind = node.start_mark, node.tag.rpartition(":")[2]
+                what = repr(node.value[:60]) if isinstance(node.value, str) else "this"
+                raise DocumentError(
+                    f"{name}, line {mark.line + 1}, column {mark.column + 1}: {what} is no {kind}; "
+                    "if it is a text, quote it"
+                ) from None
+
     try:
-        return yaml.load(text, Loader=Loader)
+        value = yaml.load(text, Loader=Loader)
+        if _size(value, {}) > _MOST:
+            raise DocumentError(f"{name}: aliases make more than {_MOST} values of it")
+        return value
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise DocumentError(f"{name}{where}: {error.problem}") from None
     except yaml.YAMLError as error:
         raise DocumentError(f"{name}: {' '.join(str(error).split())}") from None
+
+
+_MOST = 1_000_000
+"""Values of one document. Without a bound, ten lines of aliases of aliases would fill the memory."""
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """How many values there are, those as often that stand in several places."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 0  # of one that contains itself; that is noticed later
+        children = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(value)]
 
 
 def _yaml() -> Any:
@@ -204,7 +243,7 @@ def _read_toml(text: str, name: str) -> Any:
     tomllib = _toml()
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # no TOML, or an integer longer than Python reads
         raise DocumentError(f"{name}: {error}") from None
 
 

@@ -108,6 +108,16 @@ def test_what_others_write_is_read() -> None:
         (b"!!python/object:os.system {}", "yaml", "f, line 1, column 1: could not determine a constructor"),
         (b"a: \x00", "yaml", "f: "),
         (b"&a [*a]", "yaml", "f: is nested too deeply"),
+        (
+            b"a: 2001-02-30",
+            "yaml",
+            "f, line 1, column 4: '2001-02-30' is no timestamp; if it is a text, quote",
+        ),
+        (b"a: !!timestamp x", "yaml", "f, line 1, column 4: 'x' is no timestamp"),
+        (b"a: !!bool [x]", "yaml", "f, line 1, column 4: "),
+        (b"a: 0x_", "yaml", "f, line 1, column 4: '0x_' is no int"),
+        (b"a: " + b"9" * 5000, "yaml", "f, line 1, column 4: "),
+        (b"a = " + b"9" * 5000, "toml", "f: "),
         (b"a =", "toml", "f: "),
         (b"a = 1\na = 2", "toml", "f: "),
     ],
@@ -117,6 +127,22 @@ def test_a_mistake_is_named(text: bytes, form: str, message: str) -> None:
         read(text, form, "f")
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("repeat", ["[*a{0}, *a{0}, *a{0}]", "{{b: *a{0}, c: *a{0}}}"])
+def test_aliases_of_aliases_do_not_fill_the_memory(repeat: str) -> None:
+    lines = [f"a{number}: &a{number} {repeat.format(number - 1)}" for number in range(1, 60)]
+    with pytest.raises(DocumentError, match="f: aliases make more than 1000000 values of it"):
+        read("\n".join(["a0: &a0 {x: 1}", *lines]).encode(), "yaml", "f")
+
+
+def test_merges_of_merges_do_not_fill_the_memory() -> None:
+    lines = [f"a{number}: &a{number} {{<<: [*a{number - 1}, *a{number - 1}]}}" for number in range(1, 60)]
+    assert read("\n".join(["a0: &a0 {x: 1}", *lines]).encode(), "yaml", "f")["a59"] == {"x": 1}
+    nested = "{x: 1}"
+    for number in range(60):
+        nested = f"{{<<: [&a{number} {nested}, *a{number}]}}"
+    assert read(nested.encode(), "yaml", "f") == {"x": 1}
 
 
 def test_what_a_format_cannot_hold() -> None:
