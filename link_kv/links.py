@@ -15,6 +15,7 @@ import atexit
 import logging
 import os
 import secrets
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
@@ -29,6 +30,7 @@ from link_kv._core.link import Link
 from link_kv._core.link_config import LinkConfig, logged_in, settle
 from link_kv._core.presence import Presence
 from link_kv._core.tether import Tether
+from link_kv._core.watcher import Hub
 from link_kv.errors import Closed, ConfigError, DeadlineExceeded
 from link_kv.live import hub_of
 from link_kv.middleware import EtcdMiddleware
@@ -43,6 +45,10 @@ SHUTDOWN_MANAGER = "shutdown_manager"
 
 _TTL = 10
 """Seconds after which a client that is not heard of is gone, and its links and locks."""
+
+
+_LAST_ANSWERS = 0.5
+"""Seconds that a service which left the registry has for what it still sends."""
 
 
 def connect(
@@ -128,6 +134,9 @@ class Client:
         self._client: EtcdMiddleware | None = None
         self._presence: Presence | None = None
         self._links: dict[Tether, None] = {}
+        self._watching = threading.Lock()
+        self._watcher: threading.Thread | None = None
+        self._over = threading.Event()
 
     def _connect(self, given: dict[str, Any]) -> None:
         self._given = given
@@ -199,7 +208,26 @@ class Client:
         )
         tether.open(until)
         self._links[tether] = None
+        with self._watching:
+            if self._watcher is None:
+                self._watcher = threading.Thread(
+                    target=self._watch, args=(hub_of(client),), name=f"link-kv-{self._name}", daemon=True
+                )
+                self._watcher.start()
         return tether
+
+    def _watch(self, hub: Hub) -> None:
+        """Tell those who wait for a service that it is registered no more."""
+
+        def outdated() -> bool:
+            return self._over.is_set() or any(tether.outdated for tether in list(self._links))
+
+        while not self._over.is_set():
+            hub.wait(outdated, None)
+            # One that stops in order leaves the registry first, while its last answers are on their way.
+            self._over.wait(_LAST_ANSWERS)
+            for tether in list(self._links):
+                tether.let_go()
 
     # What there is
 
@@ -251,8 +279,14 @@ class Client:
         presence, client = self._presence, self._client
         if client is None or presence is None or client._space.caller.closed or self._pid != os.getpid():
             return
+        self._over.set()
         for tether in list(self._links):
             tether.close(timeout)
+        if self._watcher is not None:
+            hub = hub_of(client)
+            with hub.changed:
+                hub.changed.notify_all()
+            self._watcher.join()
         self._links.clear()
         presence.close()  # with its lease go the keys of the client, of its links and of its locks
         client.close()

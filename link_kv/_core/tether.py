@@ -29,8 +29,6 @@ _GREET = 5.0
 """Seconds that a service has to answer to a new connection."""
 _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between tries to connect."""
-_LOOK = 1.0
-"""Seconds after which a call that waits looks whether the service is still registered."""
 
 _numbers = itertools.count(1)
 
@@ -275,24 +273,26 @@ class Tether:
             line = self._ready(until)
         waiting = Waiting()
         number = line.send(kind, parts, waiting)
-        if until is None:
-            while not waiting.wait(_LOOK):
-                self._check_registered(line)
-        else:
-            while not waiting.wait(min(_LOOK, left := until - time.monotonic())):
-                if left <= _LOOK:
-                    line.forget(number)
-                    raise TimedOut(f"{what}: not answered within {timeout:g} s; it may still be carried out")
-                self._check_registered(line)
+        if not waiting.wait(None if until is None else until - time.monotonic()):
+            line.forget(number)
+            raise TimedOut(f"{what}: not answered within {timeout:g} s; it may still be carried out")
         if before_error is not None and waiting.error is not None:
             tell(before_error, waiting.error)
         return waiting.result()
 
-    def _check_registered(self, line: Line) -> None:
-        """End a connection to what is the service no more: it may be frozen, or cut off from etcd."""
-        following = self._following
-        state = following.state
-        if following.live and (state.service is None or state.service.token != line.token):
+    @property
+    def outdated(self) -> bool:
+        """Whether it is connected to what is the service no more: frozen, or cut off from etcd."""
+        line, following = self._line, self._following
+        if line is None or line.ended is not None or not following.live:
+            return False
+        record = following.state.service
+        return record is None or record.token != line.token
+
+    def let_go(self) -> None:
+        """End the connection if it is outdated, so that whoever waits is told."""
+        line = self._line
+        if line is not None and self.outdated:
             line.fail(Unavailable(f"service {self.service}: is not registered any more"))
 
     def call_later(

@@ -139,8 +139,11 @@ def test_a_frozen_service_is_given_up(program: Any) -> None:
     with linked() as link:
         assert link.echo() == [[], {}]
         os.kill(process.pid, signal.SIGSTOP)
-        with pytest.raises(Unavailable):
+        later = link.echo(asynchronous=True)
+        with pytest.raises(OutcomeUnknown, match="is not registered any more"):
             link.echo()
+        with pytest.raises(OutcomeUnknown, match="is not registered any more"):
+            later.result(10)
         os.kill(process.pid, signal.SIGCONT)
 
 
@@ -304,3 +307,20 @@ assert link.echo() == [[], {}]
     assert set(found["services"]) == {"Echo"}
     assert [each["name"] for each in found["clients"].values()] == ["Client"]
     assert client.link("Echo").acquire_lock() == ["Client"]
+
+
+def test_nothing_is_left_of_what_has_ended(serve: Any) -> None:
+    def threads() -> set[str]:
+        return {thread.name for thread in threading.enumerate() if thread.name.startswith("link-kv")}
+
+    before = threads()
+    echo = serve(Echo())
+    for unlink in (True, False, True):
+        with connect() as client:
+            link = client.link("Echo")
+            link.notification_handler = lambda *args: None
+            link.notify(link.same(1))
+            if unlink:
+                link.unlink()
+    echo.stop()
+    until(lambda: threads() - {"link-kv-service-Echo"} <= before, 20)
