@@ -73,7 +73,7 @@ _READY = 10.0
 class KVStore(Addressable, Service):
     """A provider: a service whose endpoints are the items of the store of its name.
 
-    Keywords:
+    Keyword Args:
         name: what it is found by, and what the store is called.
         calibration, get_on_set: for those of its endpoints that do not say otherwise.
         node: what the name of the provider may be preceded by in addresses.
@@ -404,6 +404,14 @@ def times3(value: Any) -> Any:
 
 register_function("times2", times2)
 register_function("times3", times3)
+
+
+def __getattr__(name: str) -> Any:
+    # The exceptions of return codes, such as ServiceErrorAccessDenied; those of your own too.
+    for each in return_codes.values():
+        if each.exception is not None and each.exception.__name__ == name:
+            return each.exception
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 # Configuration files

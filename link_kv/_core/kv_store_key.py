@@ -63,12 +63,13 @@ class KVStoreKey(Addressable):
     Args:
         initial_value: written when there is no value yet; a restart never overwrites one.
 
-    Keywords:
+    Keyword Args:
         name: what it is found by; no other endpoint may have it.
         calibration: an expression such as ``'2*{}'``, or a dict by raw values; gives ``value_cal``.
         get_on_set: answer a set with what `on_get` gives then.
         log_on_set: send an alert with each set.
-        schedule_interval (also log_interval): seconds between two looks; above 0 they begin by themselves.
+        schedule_interval, log_interval: two names for the seconds between two looks; above 0 they begin by
+            themselves.
         max_interval, max_fractional_change, max_absolute_change: an alert is due when more than so many
             seconds have passed, or the value moved by more than this; without any, at each look.
         check_field: which value that is about, ``value_cal`` or ``value_raw``.

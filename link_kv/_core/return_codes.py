@@ -89,7 +89,8 @@ class ReturnCodes(Mapping[str, ReturnCode]):
     ) -> type[ReplyError]:
         bases = (ReplyError,) if base is None else (ReplyError, base)
         words = "".join(word.capitalize() for word in name.split("_"))
-        exception = type(words, bases, {"code": code, "name": name, "__doc__": f"{code}: {description}."})
+        about = {"code": code, "name": name, "__doc__": f"{code}: {description}."}
+        exception = type(words, bases, {**about, "__module__": "link_kv.endpoints"})
         added = ReturnCode(code, name, description, exception)
         self._by_code[code] = self._by_name[name] = added
         return exception
