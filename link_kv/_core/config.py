@@ -101,6 +101,11 @@ def _shown(value: object) -> str:
     return f", not {text}"
 
 
+def _named(option: str) -> str:
+    """A name that is no option's, for a message; unless it may hold a password: ``?password:secret``."""
+    return f"option {option!r}" if re.fullmatch(r"[A-Za-z_-]+", option) else "such option"
+
+
 def _nearest(name: str, known: Iterable[str]) -> str:
     return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
 
@@ -220,8 +225,9 @@ def _read(path: str) -> dict[str, str] | None:
     known = [*OPTIONS, *RENAMED, *WITHOUT_EFFECT]
     for option in options:
         if option not in known:
-            nearest = _nearest(option, known)
-            raise ConfigError(f"{path}: there is no option {option!r}; the nearest is {nearest!r}")
+            raise ConfigError(
+                f"{path}: there is no {_named(option)}; the nearest is {_nearest(option, known)!r}"
+            )
     return options
 
 
@@ -422,7 +428,7 @@ def url_options(url: str) -> dict[str, Any]:
         name, _, text = item.partition("=")
         if name not in _URL_OPTIONS:
             nearest = _nearest(name, _URL_OPTIONS)
-            raise ConfigError(f"URL: there is no option {name!r} behind the ?; the nearest is {nearest!r}")
+            raise ConfigError(f"URL: there is no {_named(name)} behind the ?; the nearest is {nearest!r}")
         if text:
             _put(layer, (name,), OPTIONS[name], _unquote(text, name), f"{name} in the URL")
     for name in PATHS:

@@ -168,6 +168,7 @@ def test_options_that_are_refused(witness: Witness, tmp_path: Path) -> None:
         lambda: EtcdMiddleware.from_url(f"etcd://root:{PASSWORD}@h:x"),
         lambda: EtcdMiddleware.from_url(f"etcd://root:{PASSWORD}/x@h:1"),
         lambda: EtcdMiddleware.from_url(f"etcd://root:{PASSWORD}@h:1/p?nonsense=1"),
+        lambda: EtcdMiddleware.from_url(f"etcd://h?user=root&password:{PASSWORD}1"),
         lambda: EtcdMiddleware.from_url(f"http://root:{PASSWORD}@h:1"),
         lambda: EtcdMiddleware(host=f"http://root:{PASSWORD}@h:1"),
         lambda: EtcdMiddleware(endpoints=f"root:{PASSWORD}@h:1"),
@@ -181,6 +182,8 @@ def test_options_that_are_refused(witness: Witness, tmp_path: Path) -> None:
     for text in (
         f"password = {PASSWORD}",
         f"passwort = {PASSWORD}",
+        f"password:{PASSWORD}1=",
+        f"password{PASSWORD}1 = x",
         f"password = {PASSWORD}\nuser = a\n[ETCD",
         f"user = a\npassword = {PASSWORD}\n  {PASSWORD}",
         f"user = a\npassword: {PASSWORD}\n{PASSWORD}",
