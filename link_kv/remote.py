@@ -167,6 +167,29 @@ class Endpoints:
         payload = {"force": True} if force else None
         self.cmd(target, "unlock", (), payload, lockout_key, timeout)
 
+    def broadcast(
+        self,
+        method_name: str,
+        value: Any = (),
+        payload: Mapping[str, Any] | None = None,
+        lockout_key: str | bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Reply]:
+        """Call a method of all providers, such as ``ping``, ``lock`` with a key, ``unlock`` or
+        ``set_condition``; the replies by provider.
+
+        One that fails does not keep the others from being called: its reply says why.
+        """
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        request = {**(payload or {}), "values": [method_name, *values]}
+        found: dict[str, Reply] = {}
+        for service in sorted({served.service for served in self.served()}):
+            try:
+                found[service] = self._ask(service, "", "cmd", request, lockout_key, timeout)
+            except LinkKVError as raised:
+                found[service] = replies.failed(raised)
+        return found
+
     def request(
         self,
         operation: str,

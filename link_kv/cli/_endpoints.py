@@ -15,7 +15,7 @@ from ._items import store_named
 from ._show import plain
 
 if TYPE_CHECKING:
-    from link_kv import EtcdMiddleware
+    from link_kv import EtcdMiddleware, Item
     from link_kv._core.endpoint_names import Found
     from link_kv.remote import Endpoints
 
@@ -75,10 +75,35 @@ def _item(client: EtcdMiddleware, argument: str) -> str | None:
         return None  # it is no store, or has no such item
 
 
+def served_at(client: EtcdMiddleware, path: str) -> Found | None:
+    """The endpoint whose item is at a path, None for none."""
+    from link_kv._core.calls import run
+    from link_kv._core.endpoint_names import Found, read_item, served_key
+    from link_kv.plan import Get
+
+    at = client._space.place(path)
+    if len(at.segments) != 2:
+        return None  # items are the children of stores
+    store = client._space.place(f"/{at.segments[0]}")
+    _, (kvs,) = run(client._exchange().read([Get(served_key(store, at.segments[1]))]))
+    served = read_item(kvs[0].value) if kvs else None
+    return None if served is None else Found(*served, "", at.path)
+
+
 def name_of(found: Found) -> str:
     """How the item of an endpoint is named as one."""
     store, _, key = found.path.removeprefix("/").partition("/")
     return f"{store}.{key}"
+
+
+def item_of(client: EtcdMiddleware, found: Found) -> Item:
+    """The item that an endpoint is."""
+    from link_kv.items import get_here
+    from link_kv.tree import decode_name
+
+    store, _, key = found.path.removeprefix("/").partition("/")
+    item: Item = get_here(client, decode_name(store))[decode_name(key)]
+    return item
 
 
 def value_in(payload: dict[str, Any], calibrated: bool = False) -> Any:

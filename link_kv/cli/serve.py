@@ -13,7 +13,6 @@ import click
 from ._connect import configure
 from ._show import plain
 
-
 _SWITCH = 0.0005
 """Seconds for which one thread may keep the others waiting."""
 

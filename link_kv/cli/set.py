@@ -13,7 +13,7 @@ from link_kv.codec import decode
 from link_kv.tree import MISSING
 
 from ._connect import connected, path_argument, resolve_path
-from ._endpoints import endpoints, find, lockout_option, name_of, show, value_in
+from ._endpoints import endpoints, find, item_of, lockout_option, name_of, served_at, show, value_in
 from ._items import _GLOB, chosen, formatted_option, is_one, is_path, units_option
 from ._show import progress
 
@@ -65,7 +65,8 @@ def command(
 
     In place of the path an item may stand, store.key. Then VALUE is what its type makes of it. Or an
     endpoint, whose service sets it: foo, provider.foo or node.provider.foo; and with a name more an attribute
-    of it, such as foo.schedule_interval. What the endpoint answers is written too.
+    of it, such as foo.schedule_interval. What the endpoint answers is written too. A path whose item is
+    served is set by its service as well, unless --ttl or --if-revision ask for a plain write.
     """
     from ._documents import dumps, read
 
@@ -88,6 +89,12 @@ def command(
         if found is not None:
             path = name_of(found)
         path, revision = _set_item(client, path, new, _text(data, value == "-"), formatted, units)
+    elif ttl is None and if_revision is None and (found := served_at(client, resolve_path(path))):
+        if formatted or units is not None:
+            raise click.UsageError("--formatted and --units are for items.", click.get_current_context())
+        new = read(data, "json", "VALUE") if as_json else MISSING
+        _set_endpoint(client, found, new, _text(data, value == "-"), lockout_key, as_json)
+        return
     else:
         if lockout_key is not None:
             raise click.UsageError("--lockout-key is for an endpoint.", click.get_current_context())
@@ -109,16 +116,12 @@ def _set_endpoint(
     as_json: bool,
 ) -> None:
     """Have an endpoint set, to a value or by a text; write what it answers."""
-    from link_kv.items import get_here
-
     from ._documents import dumps
 
     if new is MISSING:
         new = decode(text if isinstance(text, bytes) else text.encode(errors="surrogateescape"))
-        if not found.specifier:
-            store, _, key = name_of(found).partition(".")
-            if get_here(client, store)[key].description.type == "string":
-                new = text
+        if not found.specifier and item_of(client, found).description.type == "string":
+            new = text
     request: dict[str, Any] = {"values": [new]}
     if found.specifier:
         request["specifier"] = found.specifier

@@ -156,6 +156,14 @@ def test_items_and_endpoints_are_told_apart(cli: Cli, serving: Serving, etcd_cli
     assert "is /peaches/a and the endpoint peaches.a of" in cli.fails(LinkKVError, "get", "peaches.a")
     assert cli("get", "/peaches/a") == "1\n"
     assert cli("get", "my_price_list.peaches") == "0.75\n"
+    # A path is asked for what is there, and set by the service.
+    assert cli("set", "/my_price_list/chips", "1.8").startswith("revision ")
+    key = cli("lock", "/my_price_list/chips").strip()
+    cli.fails(AccessDenied, "set", "/my_price_list/chips", "2")
+    assert json.loads(cli("set", "/my_price_list/chips", "2", "--json", "--lockout-key", key))["reply"] == {}
+    assert cli("set", "/my_price_list/chips", "1.75", "--ttl", "1000").startswith("revision ")
+    assert cli("get", "/my_price_list/chips") == "1.75\n"
+    cli("unlock", "/my_price_list/chips", "--lockout-key", key)
     # As an item, in its words.
     get("my_price_list", client=etcd_client).describe("chips", type="numeric", format="%.2f $")
     assert cli("get", "chips", "--formatted") == "1.75 $\n"

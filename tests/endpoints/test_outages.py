@@ -1,0 +1,130 @@
+"""Endpoints while something is away: etcd, the service, an answer."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from link_kv import DeadlineExceeded, EtcdMiddleware, NotFound, Unavailable, get, local
+from link_kv.endpoints import Alerts, Endpoints, KVStore, KVStoreKey, ReplyError
+from link_kv.links import connect
+
+from ..processes import until
+from .conftest import Serve
+
+
+def test_a_service_that_is_back_is_found_again(serve: Serve, endpoints: Endpoints) -> None:
+    kv = serve(KVStoreKey(1, name="foo"))
+    assert endpoints.get("foo") == {"value_raw": 1}
+    kv.stop()
+    with pytest.raises((NotFound, Unavailable)):
+        endpoints.get("foo", timeout=1)
+    serve(KVStoreKey(1, name="foo"))
+    until(lambda: _answers(endpoints))
+    assert endpoints.set("foo", 2) == {}
+
+
+def _answers(endpoints: Endpoints) -> bool:
+    try:
+        return bool(endpoints.get("foo", timeout=5) == {"value_raw": 1})
+    except (NotFound, Unavailable):
+        return False
+
+
+def test_an_answer_that_does_not_come_in_time(serve: Serve, endpoints: Endpoints) -> None:
+    go = threading.Event()
+
+    class Slow(KVStoreKey):
+        def on_get(self, *args: Any, **kwargs: Any) -> Any:
+            assert go.wait(60)
+            return 1
+
+    serve(Slow(name="slow"), KVStoreKey(2, name="quick"))
+    with pytest.raises(DeadlineExceeded) as raised:
+        endpoints.get("slow", timeout=0.2)
+    assert isinstance(raised.value, ReplyError)
+    assert raised.value.code == 404
+    assert endpoints.get("quick") == {"value_raw": 2}  # others do not wait for it
+    go.set()
+
+
+def test_all_providers_at_once(serve: Serve, endpoints: Endpoints) -> None:
+    one = serve(KVStoreKey(1, name="foo"), name="one")
+    two = serve(KVStoreKey(1, name="bar"), name="two")
+    two.lock("other")
+    replies = endpoints.broadcast("lock", "key")
+    assert {name: reply.return_code for name, reply in replies.items()} == {"one": 0, "two": 307}
+    assert one.lockout_key == "key"
+    assert endpoints.broadcast("unlock", payload={"force": True})["two"].return_code == 0
+    assert not two.is_locked
+    assert {reply.return_code for reply in endpoints.broadcast("ping").values()} == {0}
+
+
+def test_a_locked_service_is_heard_once_it_is_open(serve: Serve, etcd_client: EtcdMiddleware) -> None:
+    kv = serve(KVStoreKey(1, name="foo", log_on_set=True))
+    told: list[tuple[str, str]] = []
+    with connect() as client:
+        link = client.link("kv")
+        link.acquire_lock()
+        with Alerts(etcd_client, on_service=lambda *state: told.append(state)) as alerts:
+            assert told == [("kv", "refused")]
+            link.release_lock()
+            until(lambda: told[-1] == ("kv", "heard"))
+            assert alerts.services == ["kv"]
+            kv.set("foo", 2)
+            alert = alerts.next(30)
+            assert alert is not None
+            assert alert.payload == {"value_raw": 2}
+    assert alerts.next(0.01) is None
+
+
+class Counts(KVStoreKey):
+    """Has another value each time."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._numbers = itertools.count()
+
+    def on_get(self, *args: Any, **kwargs: Any) -> Any:
+        return next(self._numbers)
+
+
+def test_polled_values_wait_for_etcd_to_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = local.start(tmp_path / "data")
+    port = int(server.endpoints[0].rpartition(":")[2])
+    monkeypatch.setenv("LINK_KV_ENDPOINTS", server.endpoints[0])
+    monkeypatch.setenv("LINK_KV_PREFIX", "")
+    monkeypatch.setenv("LINK_KV_TIMEOUT", "1")
+    kv = KVStore(name="kv", heartbeat_interval=0)
+    counts = Counts(name="counts", schedule_interval=0.02)
+    kv.add_endpoint(counts)
+    kv.start_in_thread()
+    client = EtcdMiddleware(endpoints=server.endpoints)
+    seen: list[int] = []
+    subscription = client.subscribe("/kv/counts", lambda change: seen.append(change.value))
+    try:
+        until(lambda: len(seen) > 10)
+        server.stop()
+        until(lambda: "polled values wait" in caplog.text)
+        missed = counts._latest
+        assert missed is not None
+        server = local.start(tmp_path / "data", port=port)
+        until(lambda: seen and seen[-1] > missed["value_raw"] + 5, 60)
+        # None was lost, and each is a revision.
+        assert seen == list(range(seen[0], seen[0] + len(seen)))
+        assert caplog.text.count("polled values wait") == 1
+        item = get("kv.counts", client=client)
+        until(lambda: item.store._served("counts") == ("kv", "counts"))
+        last = seen[-1]
+        assert item.get(refresh=True) > last
+    finally:
+        subscription.close()
+        kv.stop()
+        client.close()
+        server.stop()
