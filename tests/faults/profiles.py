@@ -33,6 +33,12 @@ class Profile:
     """How many keys one tree more has."""
     outages: int = 6
     """How often all that follows etcd is cut off from it."""
+    fuzz: float = 60
+    """Seconds that each of five programs has for handing in nonsense."""
+    connects: int = 1000
+    """How many clients come and go, and as many watches."""
+    services: int = 100
+    """How many services are started and stopped."""
 
 
 SHORT = Profile("short", seconds=75, operations=40_000, faults=20, events=20_000)
@@ -51,6 +57,9 @@ LONG = Profile(
     longest_reading=1500,
     big_tree=32_000,
     outages=60,
+    fuzz=300,
+    connects=10_000,
+    services=1000,
 )
 
 PROFILES = {profile.name: profile for profile in (SHORT, LONG)}
