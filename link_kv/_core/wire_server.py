@@ -7,6 +7,7 @@ import itertools
 import logging
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from link_kv._core.messages import (
     PIECE,
     BadMessage,
     Buffer,
+    Frame,
     Kind,
     Oversize,
     Reader,
@@ -52,6 +54,12 @@ the wire.
 
 _QUEUED = 10_000
 """Calls of one link that may wait; then its stream is not read on until there are fewer."""
+
+_THREADS = 1000
+"""Calls that one service answers at the same time."""
+
+_AT_ONCE = 250
+"""Those of one link among them."""
 
 _NOTIFICATIONS = 1 << 62
 """Their numbers begin here, apart from those of calls."""
@@ -113,7 +121,7 @@ class Host:
         self.ask = ask
         self.sync = sync
         self.read_limit = read_limit
-        self.workers = Workers(f"link-kv-service-{name}", 1000)
+        self.workers = Workers(f"link-kv-service-{name}", _THREADS)
         self._token = token
         self._notifications = itertools.count()
         self._lock = threading.Lock()
@@ -180,6 +188,9 @@ class Conversation:
         self._reader = Reader(host.read_limit)
         self._room = threading.Condition(threading.Lock())
         self._queued = 0
+        self._running = 0
+        self._later: deque[Frame] = deque()
+        """Calls over those that one link may have answered at the same time."""
         self._over = False
 
     def messages(self) -> Iterator[bytes]:
@@ -192,6 +203,7 @@ class Conversation:
         self._host.leave(self)
         with self._room:
             self._over = True
+            self._later.clear()
             self._room.notify_all()
 
     def hear(self, messages: Iterable[bytes]) -> None:
@@ -215,12 +227,19 @@ class Conversation:
                 while self._queued >= _QUEUED and not self._over:
                     self._room.wait()
                 self._queued += 1
-            self._host.begin()
-            self._host.workers.add(lambda: self._work(each.kind, each.number, each.payload))
+                if each.kind == Kind.CALL and self._running >= _AT_ONCE:
+                    self._later.append(each)
+                    return
+                self._running += 1
+            self._begin(each)
         elif each.kind == Kind.DROP:
             self.outbox.drop(each.number)
         else:
             raise BadMessage(f"a frame of kind {each.kind}, from a client")
+
+    def _begin(self, each: Frame) -> None:
+        self._host.begin()
+        self._host.workers.add(lambda: self._work(each.kind, each.number, each.payload))
 
     def _work(self, kind: int, number: int, payload: Any) -> None:
         try:
@@ -232,7 +251,12 @@ class Conversation:
         finally:
             with self._room:
                 self._queued -= 1
+                following = self._later.popleft() if self._later else None
+                if following is None:
+                    self._running -= 1
                 self._room.notify()
+            if following is not None:
+                self._begin(following)
             self._host.done()
 
     def _result(self, kind: int, value: Any) -> Any:

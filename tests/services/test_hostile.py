@@ -188,8 +188,8 @@ def test_arguments_cannot_reach_python(hostile: Any) -> None:
     assert answer.kind == Kind.ERROR
 
 
-def test_who_floods_waits(hostile: Any, echo: Echo) -> None:
-    """The stream of one who sends more than is answered is not read on."""
+def test_who_floods_waits(hostile: Any, echo: Echo, client: Client) -> None:
+    """The stream of one who sends more than is answered is not read on, and others are answered."""
     caller = hostile()
     many = b"".join(frame(Kind.CALL, number, encode(["wait", [], {}], "")) for number in range(2000))
     for _ in range(8):
@@ -198,6 +198,9 @@ def test_who_floods_waits(hostile: Any, echo: Echo) -> None:
     assert serving is not None
     try:
         until(lambda: any(each._queued == 10_000 for each in serving.host._open))
+        link = client.link("Echo")
+        assert link.echo(timeout=20) == [[], {}]
+        link.unlink()
     finally:
         echo.release()
 
