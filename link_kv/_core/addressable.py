@@ -58,7 +58,7 @@ class Addressable:
         """
         with self._turn:
             try:
-                specifier, values, keywords = _parts(request)
+                specifier, values, keywords = _parts(method, request)
                 properties = properties or Properties()
                 self._admit(method, specifier, values, keywords, properties)
                 return self._perform(channel, method, specifier, values, keywords)
@@ -79,10 +79,10 @@ class Addressable:
             raise error("service_error_invalid_method", f"{self._address}: {method!r} is no operation")
         if method == "get" or (method == "config" and len(values) == 1):
             return
-        if method == "cmd":
-            name = specifier or (str(values[0]) if values else "")
-            if name in ("ping", "is_locked") or (name == "unlock" and keywords.get("force") is True):
-                return
+        if method == "cmd" and (
+            specifier in ("ping", "is_locked") or (specifier == "unlock" and keywords.get("force") is True)
+        ):
+            return
         for lockout in self._lockouts():
             lockout.check(who.lockout_key)
 
@@ -96,16 +96,12 @@ class Addressable:
                 return replied(self.on_config(specifier, *_one(self._address, values)))
             return self._set(values, keywords)
         if method == "config":
-            if specifier:
-                values = [specifier, *values]
             if not 1 <= len(values) <= 2:
                 raise error("service_error_bad_payload", f"{self._address}: config takes a name, and a value")
             return replied(self.on_config(*values))
         if method == "cmd":
             if not specifier:
-                if not values or not isinstance(values[0], str):
-                    raise error("service_error_bad_payload", f"{self._address}: cmd takes a method's name")
-                specifier, values = values[0].replace("-", "_"), values[1:]
+                raise error("service_error_bad_payload", f"{self._address}: cmd takes a method's name")
             return replied(self._command(channel, specifier, values, keywords))
         if method == "send":
             return replied(self.on_send(*values))
@@ -217,8 +213,12 @@ class Addressable:
         self._lockout.unlock()
 
 
-def _parts(request: Mapping[str, Any]) -> tuple[str, list[Any], dict[str, Any]]:
-    """Specifier, positional arguments and keywords of a payload."""
+def _parts(method: str, request: Mapping[str, Any]) -> tuple[str, list[Any], dict[str, Any]]:
+    """Specifier, positional arguments and keywords of a payload, in the one form that the rest looks at.
+
+    A method's name may come as the specifier or as the first argument: here it is the specifier. An attribute
+    to configure may too: here it is the first argument.
+    """
     if not isinstance(request, Mapping):
         raise error("service_error_bad_payload", f"{request!r} is no payload: it is a mapping")
     keywords = dict(request)
@@ -228,7 +228,12 @@ def _parts(request: Mapping[str, Any]) -> tuple[str, list[Any], dict[str, Any]]:
         raise error("service_error_bad_payload", "specifier is a text, and values is a list")
     if not all(isinstance(keyword, str) for keyword in keywords):
         raise error("service_error_bad_payload", "keywords are texts")
-    return specifier.replace("-", "_"), list(values), keywords
+    specifier, values = specifier.replace("-", "_"), list(values)
+    if method == "config" and specifier:
+        return "", [specifier, *values], keywords
+    if method == "cmd" and not specifier and values and isinstance(values[0], str):
+        return values[0].replace("-", "_"), values[1:], keywords
+    return specifier, values, keywords
 
 
 def _one(address: str, values: list[Any]) -> list[Any]:

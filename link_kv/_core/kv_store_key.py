@@ -54,6 +54,9 @@ KEYWORDS: dict[str, Kind] = {
 }
 """All keywords but the name."""
 
+_SHORTEST = 0.001
+"""Seconds between two looks."""
+
 _WORDS = {"start": True, "on": True, "stop": False, "off": False}
 
 
@@ -323,7 +326,10 @@ class KVStoreKey(Addressable):
 
     @schedule_interval.setter
     def schedule_interval(self, seconds: float) -> None:
-        self._interval = number("schedule_interval", seconds)
+        interval = number("schedule_interval", seconds)
+        if 0 < interval < _SHORTEST:
+            raise ConfigError(f"schedule_interval={seconds!r}: is 0, or at least {_SHORTEST} s")
+        self._interval = interval
         if self._ticket is not None:
             self._stop()
             if self._interval:

@@ -143,10 +143,13 @@ _RAISED: tuple[tuple[type[BaseException], str], ...] = (
     (Refused, "service_error_invalid_value"),
     (NotImplementedError, "service_error_invalid_method"),
     (TimeoutError, "service_error_timeout"),
+    (NotFound, "amqp_error_routingkey_notfound"),
+    (Unavailable, "amqp_error_broker_connection"),
     (ConnectionError, "device_error_connection"),
     (OSError, "device_error"),
     (ValueError, "service_error_invalid_value"),
     (TypeError, "service_error_bad_payload"),
+    (LinkKVError, "service_error"),
 )
 """The return codes of what the methods of endpoints raise."""
 

@@ -102,6 +102,7 @@ def test_specifiers_are_attributes_and_methods(foo: KVStoreKey, specifier: str) 
         ("get", {"specifier": 5}, 303),
         ("set", {"specifier": "max_interval", "values": [-1]}, 304),
         ("set", {"specifier": "schedule_interval", "values": [-1]}, 304),
+        ("set", {"specifier": "schedule_interval", "values": [1e-9]}, 304),
         ("set", {"specifier": "schedule_status", "values": ["sideways"]}, 304),
         ("set", {"specifier": "schedule_status", "values": ["start"]}, 304),
         ("set", {"specifier": "check_field", "values": ["value"]}, 304),
@@ -142,6 +143,27 @@ def test_the_lockout_is_checked_before_what_is_overridden(method: str) -> None:
     assert ask(own, "cmd", values=["unlock"], force=False).return_code == 307
     assert ask(own, "cmd", values=["unlock"], force=True).return_code == 0
     assert not own.is_locked
+
+
+def test_no_form_of_a_request_goes_round_the_lockout() -> None:
+    own = Overridden(name="own")
+    own.lock()
+    for method, request in (
+        ("config", {"specifier": "gain", "values": [5]}),
+        ("config", {"specifier": "max-interval", "values": [5]}),
+        ("config", {"values": ["gain", 5]}),
+        ("set", {"specifier": "gain", "values": [5]}),
+        ("cmd", {"specifier": "zero", "values": ["ping"]}),
+        ("cmd", {"values": ["zero", "ping"]}),
+        ("cmd", {"specifier": "set-condition", "values": [1]}),
+        ("cmd", {"specifier": "unlock", "force": 1}),
+        ("cmd", {"values": ["unlock", True]}),
+        ("cmd", {"values": ["lock", "another"]}),
+    ):
+        assert ask(own, method, **request).return_code == 307, (method, request)
+    assert own.gain == 1.0
+    assert own.max_interval == 0
+    assert own.is_locked
 
 
 def test_locking(foo: KVStoreKey) -> None:

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from link_kv import AccessDenied, ConfigError, DeadlineExceeded, LinkKVError, Refused
+from link_kv import (
+    AccessDenied,
+    ConfigError,
+    Conflict,
+    DeadlineExceeded,
+    LinkKVError,
+    NotFound,
+    Refused,
+    Unavailable,
+)
 from link_kv._core.return_codes import ReplyError, code_of, error, return_codes
 
 
@@ -54,6 +63,9 @@ def test_each_raises_its_own() -> None:
         (ConnectionResetError("x"), 201),
         (OSError("x"), 200),
         (TypeError("x"), 303),
+        (NotFound("x"), 102),
+        (Unavailable("x"), 101),
+        (Conflict("x"), 300),
         (ZeroDivisionError("x"), 999),
         (error("device_error_no_resp", "x"), 202),
     ],
