@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tests.faults import cluster as clusters
 from tests.faults.arena import examine
+from tests.faults.checker import Finding
 from tests.faults.checks import failed, followers, frozen, history, locks, resyncs, trees
 from tests.faults.profiles import PROFILES
 from tests.faults.report import show, verdict
@@ -77,6 +78,8 @@ def main() -> int:
     with clusters.start(args.where) as cluster:
         run = Run(profile, seed, cluster, directory, args.seconds, args.verbose)
         run.say(f"profile {profile.name}, seed {seed}, {cluster}")
+        if not cluster.safe:
+            run.say("below etcd 3.5.5 nothing is killed, frozen or cut off: the server itself fails then")
         for group in GROUPS:
             names = [name for name in group if name in (args.only or CHECKS)]
             outcomes += together(run, [group[name] for name in names])
@@ -95,7 +98,13 @@ def together(run: Run, checks: Sequence[Callable[[Run], list[Outcome]]]) -> list
 
     def one(check: Callable[[Run], list[Outcome]]) -> list[Outcome]:
         began = time.monotonic()
-        outcomes = check(run)
+        try:
+            outcomes = check(run)
+        except Exception as error:  # the others are made all the same
+            logging.exception("a check was broken off")
+            name = check.__module__.rpartition(".")[2]
+            told = f"{type(error).__name__}: {error}"
+            outcomes = [Outcome(name, "broken off; the log says where", [Finding("broken off", told)])]
         outcomes[0].seconds = time.monotonic() - began
         for outcome in outcomes:
             run.say(show(outcome))
@@ -105,7 +114,15 @@ def together(run: Run, checks: Sequence[Callable[[Run], list[Outcome]]]) -> list
         return []
     run.cluster.whole()
     with ThreadPoolExecutor(len(checks)) as pool:
-        return [outcome for outcomes in pool.map(one, checks) for outcome in outcomes]
+        outcomes = [outcome for found in pool.map(one, checks) for outcome in found]
+    run.cluster.whole()
+    if run.cluster.crashes:
+        # An etcd that fails by itself lets nothing be told of the library.
+        for crash in run.cluster.crashes:
+            run.say("void: ", crash)
+        outcomes = [Outcome(each.name, each.figures, void="etcd failed by itself") for each in outcomes]
+        run.cluster.crashes.clear()
+    return outcomes
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from tests.docker import engine
 from tests.processes import ask, until
 
 SAFE = (3, 5, 5)
-"""Before it, a member that is killed loses what it has acknowledged: then it is stopped instead."""
+"""Before it, a member that is killed loses what it has acknowledged, and one ends by itself when a read in a
+transaction is broken off. Then only what is gentle is done to it."""
 
 _WHOLE_SECONDS = 60.0
 
@@ -29,6 +30,8 @@ class Member(ABC):
     def __init__(self, name: str, endpoint: str) -> None:
         self.name = name
         self.endpoint = endpoint
+        self.ended = False
+        """Whether it was ended by us."""
 
     def __repr__(self) -> str:
         return self.name
@@ -94,6 +97,8 @@ class Cluster(ABC):
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
         self.endpoints = [member.endpoint for member in members]
+        self.crashes: list[str] = []
+        """What members that ended by themselves logged last."""
         self._off: list[Member] = []
 
     def __enter__(self) -> Cluster:
@@ -155,12 +160,18 @@ class Cluster(ABC):
         for member in self.members:
             if member.running:
                 member.resume()
-            else:
-                member.start()
+                continue
+            if not member.ended:
+                lines = member.log().splitlines() or ["nothing"]
+                why = next((line for line in lines if line.startswith("panic: ")), lines[-1])
+                self.crashes.append(f"{member} ended by itself: {why}")
+            member.start()
         try:
             until(lambda: all(member.healthy() for member in self.members), _WHOLE_SECONDS)
         except AssertionError:
-            logs = "\n".join(f"{member}: {member.log()}" for member in self.members if not member.healthy())
+            logs = "\n".join(
+                f"{member}: {member.log()[-2000:]}" for member in self.members if not member.healthy()
+            )
             raise AssertionError(f"the cluster did not become whole again\n{logs}") from None
 
     def revision(self) -> int:
@@ -181,13 +192,15 @@ class _Process(Member):
         return self._etcd.running
 
     def kill(self) -> None:
+        self.ended = True
         self._etcd.kill()
 
     def stop(self) -> None:
-        process = self._etcd._started()
-        process.end()
+        self.ended = True
+        self._etcd._started().end()
 
     def start(self) -> None:
+        self.ended = False
         self._etcd.restart(wait=False)
 
     def pause(self) -> None:
@@ -197,7 +210,7 @@ class _Process(Member):
         self._etcd.resume()
 
     def log(self) -> str:
-        return "\n".join(self._etcd.log[-20:])
+        return "\n".join(self._etcd.log)
 
 
 class Processes(Cluster):
@@ -233,23 +246,35 @@ class _Container(Member):
         return bool(self._container.status == "running")
 
     def kill(self) -> None:
-        self._container.kill()
+        self.ended = self.running
+        self._signal("SIGKILL")
         self._container.wait()
 
     def stop(self) -> None:
+        self.ended = self.running
         self._container.stop(timeout=10)
 
     def start(self) -> None:
+        self.ended = False
         self._container.start()
 
     def pause(self) -> None:
-        self._container.kill(signal="SIGSTOP")
+        self._signal("SIGSTOP")
 
     def resume(self) -> None:
-        self._container.kill(signal="SIGCONT")
+        self._signal("SIGCONT")
+
+    def _signal(self, signal: str) -> None:
+        from docker.errors import APIError
+
+        try:
+            self._container.kill(signal=signal)
+        except APIError:
+            if self.running:
+                raise
 
     def log(self) -> str:
-        return str(self._container.logs(tail=20).decode(errors="replace"))
+        return str(self._container.logs(tail=200).decode(errors="replace"))
 
     def disconnect(self, *, everything: bool) -> None:
         for name, (network, _) in self._networks.items():

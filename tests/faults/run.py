@@ -69,6 +69,11 @@ class Run:
         """A source of chance for one purpose, the same for the same seed."""
         return random.Random(f"{self.seed} {name}")
 
+    @property
+    def timeout(self) -> float:
+        """Seconds that one operation may take. An etcd that ends when it is broken off has longer."""
+        return 3.0 if self.cluster.safe else 60.0
+
     def program(self, module: str, *arguments: object) -> Process:
         """Start a program of ours."""
         return Process(self.directory / "log", f"tests.faults.{module}", *map(str, arguments))

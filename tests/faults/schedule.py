@@ -51,21 +51,22 @@ class Faults:
     def kinds(self) -> dict[str, Fault]:
         """The faults that can be made on this cluster, by name."""
         found: dict[str, Fault] = {
-            "one paused": lambda: self._pause([self._any()]),
-            "leader paused": lambda: self._pause([self.cluster.leader()]),
-            "majority paused": lambda: self._pause(self._majority()),
-            "one restarted": lambda: self._restart(self._any()),
             "leader moved": self._move_leader,
             "defragmented": self._defragment,
         }
         if self.proxies:
             found["links slow"] = self._slow
-            found["links cut"] = self._cut_links
         if self.cluster.safe:
+            found["one restarted"] = lambda: self._restart(self._any())
+            found["one paused"] = lambda: self._pause([self._any()])
+            found["leader paused"] = lambda: self._pause([self.cluster.leader()])
+            found["majority paused"] = lambda: self._pause(self._majority())
             found["one killed"] = lambda: self._kill([self._any()])
             found["leader killed"] = lambda: self._kill([self.cluster.leader()])
             found["majority killed"] = lambda: self._kill(self._majority())
-        if self.cluster.partitions:
+        if self.cluster.safe and self.proxies:
+            found["links cut"] = self._cut_links
+        if self.cluster.safe and self.cluster.partitions:
             found["one cut off"] = lambda: self._cut_off([self._any()])
             found["leader cut off"] = lambda: self._cut_off([self.cluster.leader()])
             found["majority cut off"] = lambda: self._cut_off(self._majority())
@@ -73,6 +74,7 @@ class Faults:
             found["compacted"] = self._compact
         if self._clients is not None:
             found["clients paused"] = self._pause_clients
+        if self._clients is not None and self.cluster.safe:
             found["clients killed"] = self._kill_clients
         return found
 

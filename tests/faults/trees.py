@@ -1,7 +1,7 @@
 """A process that replaces or reads a large tree, again and again.
 
-``python -m tests.faults.trees KIND NUMBER SIZE ENDPOINTS`` works until its input ends, then says what it did:
-how often, how often it was refused or in doubt, and what it saw that no writer had written.
+``python -m tests.faults.trees KIND NUMBER SIZE TIMEOUT ENDPOINTS`` works until its input ends. Then it says
+how often it did something, how often it was refused or in doubt, and what it saw that no writer had written.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def mixed(tree: object, size: int) -> str:
 
 
 def main() -> None:
-    kind, number, text, endpoints = sys.argv[1:]
+    kind, number, text, timeout, endpoints = sys.argv[1:]
     size = int(text)
     keys, path = names(size), f"/{size}"
     stop = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
     done = failed = 0
     wrong: list[str] = []
-    with connect(endpoints.split(","), PREFIX, timeout=10 if size > 5000 else 3) as client:
+    with connect(endpoints.split(","), PREFIX, timeout=float(timeout)) as client:
         print("ready", flush=True)
         for turn in count():
             if stop.is_set():

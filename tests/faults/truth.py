@@ -32,10 +32,11 @@ class TruthReader:
         for member in self._cluster.members:
             with Recorder([member.endpoint], self._prefix, start=self.read + 1) as recorder:
                 recorder.wait(revision, _SECONDS)
+                with recorder.changed:  # it goes on, with what is no part of this piece
+                    found = [(at, dict(events)) for at, events in recorder.events.items() if at <= revision]
                 pieces[member.name] = [
                     (at, [self._event(recorder, key, value) for key, value in events.items()])
-                    for at, events in sorted(recorder.events.items())
-                    if at <= revision
+                    for at, events in sorted(found, key=lambda each: each[0])
                 ]
         self.findings += check_members(pieces)
         piece = next(iter(pieces.values()))

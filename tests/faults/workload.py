@@ -1,6 +1,6 @@
 """A process of clients that do everything a dictionary can do, and write down what they were told.
 
-``python -m tests.faults.workload NUMBER SEED FILE ENDPOINTS PROXIES`` works until its input ends.
+``python -m tests.faults.workload NUMBER SEED FILE TIMEOUT ENDPOINTS PROXIES`` works until its input ends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ PREFIX = "/faults"
 CLIENTS = 8
 PROXIED = 2
 """How many clients of each process have a link that faults are made on."""
-TIMEOUT = 3.0
 
 LEAVES = [f"k{number}" for number in range(10)]
 TREES = [f"t{number}" for number in range(4)]
@@ -38,7 +37,7 @@ _LONGEST_LIST = 12
 Action = Callable[[], Any]
 
 
-def connect(endpoints: list[str], prefix: str = PREFIX, timeout: float = TIMEOUT) -> EtcdMiddleware:
+def connect(endpoints: list[str], prefix: str = PREFIX, timeout: float = 3.0) -> EtcdMiddleware:
     """A client, whatever the environment says."""
     config = Config(endpoints=tuple(endpoints), prefix=prefix, timeout=timeout)
     client: EtcdMiddleware = EtcdMiddleware._of(config)
@@ -242,13 +241,13 @@ def rotated(endpoints: list[str], by: int) -> list[str]:
 
 
 def main() -> None:
-    number, seed, file, direct, proxies = sys.argv[1:]
+    number, seed, file, timeout, direct, proxies = sys.argv[1:]
     log = Log(Path(file))
     stop = threading.Event()
     threads = []
     for each in range(CLIENTS):
         endpoints = (proxies if each < PROXIED else direct).split(",")
-        client = connect(rotated(endpoints, int(number) + each))
+        client = connect(rotated(endpoints, int(number) + each), timeout=float(timeout))
         first = (int(number) * CLIENTS + each + 1) * 10_000_000
         worker = Worker(f"{number}.{each}", first, f"{seed} {number} {each}", client, log)
         threads.append(threading.Thread(target=worker.run, args=(stop,)))

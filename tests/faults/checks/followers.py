@@ -199,11 +199,12 @@ def _outages(run: Run, links: list[Proxy]) -> list[tuple[str, Callable[[], None]
     found = [
         ("all links are closed", each_link(Proxy.close), each_link(Proxy.reopen)),
         ("a majority is down", some(kill, 2), cluster.whole),
-        ("a majority is frozen", some(lambda member: member.pause(), 2), cluster.whole),
-        ("all links are dead", each_link(Proxy.hold), each_link(Proxy.release)),
         ("all members are down", some(kill, 3), cluster.whole),
     ]
-    if cluster.partitions:
+    if cluster.safe:
+        found.append(("a majority is frozen", some(lambda member: member.pause(), 2), cluster.whole))
+        found.append(("all links are dead", each_link(Proxy.hold), each_link(Proxy.release)))
+    if cluster.safe and cluster.partitions:
         cut = lambda: cluster.cut(dice.sample(cluster.members, 2))  # noqa: E731
         found.append(("a majority is cut off", cut, cluster.whole))
     return found

@@ -31,7 +31,7 @@ def run(run: Run) -> list[Outcome]:
         both = ",".join(cluster.endpoints), ",".join(links)
 
         def start(number: int) -> Process:
-            return run.program("workload", number, run.seed, arena.log(number), *both)
+            return run.program("workload", number, run.seed, arena.log(number), run.timeout, *both)
 
         watchers = run.program("watchers", arena.directory, *both, arena.start)
         client = connect(rotated(links, 1))

@@ -49,6 +49,7 @@ def run(run: Run) -> list[Outcome]:
 
 def _read(run: Run, outcome: Outcome, size: int, wanted: int) -> str:
     endpoints = run.cluster.endpoints
+    timeout = max(run.timeout, size / 1000)
     with connect(endpoints, PREFIX, timeout=30) as client:
         client[f"/{size}"] = dict.fromkeys(names(size), 0)
     faults = Faults(run.cluster, [], f"{run.seed} trees {size}", note=run.note, pause=(2, 4))
@@ -57,7 +58,7 @@ def _read(run: Run, outcome: Outcome, size: int, wanted: int) -> str:
 
     def start(kind: str, number: int) -> _Reading:
         there = ",".join(rotated(endpoints, number))
-        processes.append(run.program("trees", kind, number + 1, size, there))
+        processes.append(run.program("trees", kind, number + 1, size, timeout, there))
         processes[-1].ready()
         return _Reading(processes[-1])
 
