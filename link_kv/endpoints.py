@@ -62,6 +62,7 @@ PROVIDER_KEYWORDS: dict[str, Kind] = {
     "get_on_set": FLAG,
     "heartbeat_interval": SECONDS,
     "lockout_ttl": SECONDS,
+    "max_clients": Kind((int,), "a number of clients"),
 }
 HEARTBEAT = 60.0
 """Seconds between two heartbeats, unless told otherwise."""
@@ -356,7 +357,9 @@ class KVStore(Addressable, Service):
         return signatures()
 
     def _settle(self, connect: dict[str, Any]) -> LinkConfig:
-        return super()._settle(connect) if self._where is None else LinkConfig(self._where)
+        if self._where is None:
+            return super()._settle(connect)
+        return LinkConfig(self._where, connect["disable_tls"], connect["read_limit"])
 
     # Telling
 

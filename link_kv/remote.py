@@ -57,6 +57,7 @@ class Endpoints:
     Args:
         client: where etcd is, and what all names lie below.
         name: what services are told of who asks.
+        disable_tls: speak plaintext with services on other machines too, where they do.
 
     An endpoint is addressed as ``foo``, ``provider.foo`` or ``node.provider.foo``, or by the path of its
     item. Behind it an attribute or a method may stand, ``foo.schedule_interval``. Every call takes:
@@ -71,8 +72,9 @@ class Endpoints:
     links. A service that is gone is found again when it is back.
     """
 
-    def __init__(self, client: EtcdMiddleware, name: str = "Endpoints") -> None:
+    def __init__(self, client: EtcdMiddleware, name: str = "Endpoints", *, disable_tls: bool = False) -> None:
         self._client = client
+        self._disable_tls = disable_tls
         self._name = name
         self._lock = threading.Lock()
         self._connection: Client | None = None
@@ -255,7 +257,7 @@ class Endpoints:
                 return link
             if self._connection is None:
                 connection = Client(self._name)
-                connection._open(LinkConfig(self._client._config))
+                connection._open(LinkConfig(self._client._config, self._disable_tls))
                 self._connection = connection
             link = self._connection.link(service, timeout=timeout)
             if self._notify is not None:

@@ -111,5 +111,7 @@ class Behind:
             log.error("%s: polled values are lost, since they cannot be written: %s", self._name, error)
         except Exception:
             log.exception("%s: polled values are lost, since they cannot be written", self._name)
+        if self._failing:
+            log.warning("%s: values are written again; %d were dropped so far", self._name, self.dropped)
         self._failing = False
         return True

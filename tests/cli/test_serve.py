@@ -234,6 +234,14 @@ def test_one_that_was_killed_is_replaced_at_once(cli: Cli, serving: Serving) -> 
     assert cli("get", "chips") == "1.75\n"
 
 
+def test_off_loopback_it_takes_a_certificate_or_a_word(cli: Cli, serving: Serving) -> None:
+    status, output, errors = end(serving(PRICES, "--listen", "0.0.0.0"))
+    assert (status, output) == (1, "")
+    assert "others can listen to what is said without TLS" in errors
+    process = serving(PRICES, "--listen", "0.0.0.0", "--advertise", "localhost:1", "--no-tls")
+    assert line(process) == "my_price_list serves peaches, chips, waffles at localhost:1\n"
+
+
 def test_modules_of_your_own(cli: Cli, serving: Serving, tmp_path: Path) -> None:
     (tmp_path / "instruments.py").write_text(
         dedent(
