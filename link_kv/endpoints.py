@@ -87,9 +87,9 @@ class KVStore(Addressable, Service):
     endpoints. Raises `ConfigError` naming the keyword. Thread-safe.
     """
 
-    _readable = Addressable._readable | {"endpoint_names", "logging_status", "schedule_status"}
-    _writable = frozenset(("logging_status", "schedule_status"))
-    _callable = frozenset(("list_endpoints",))
+    _kv_readable = Addressable._kv_readable | {"endpoint_names", "logging_status", "schedule_status"}
+    _kv_writable = frozenset(("logging_status", "schedule_status"))
+    _kv_callable = frozenset(("list_endpoints",))
 
     def __init__(self, **kwargs: Any) -> None:
         name, node = kwargs.pop("name", None), kwargs.pop("node", None)
@@ -103,18 +103,18 @@ class KVStore(Addressable, Service):
         Service.__init__(self, name, max_clients=clients)
         self.node: str = node or ""
         ttl = number("lockout_ttl", kwargs.get("lockout_ttl", LOCKOUT_TTL)) or LOCKOUT_TTL
-        self._prepare(name, ttl)
-        self._defaults = {key: kwargs[key] for key in ("calibration", "get_on_set") if key in kwargs}
-        self._heartbeat = number("heartbeat_interval", kwargs.get("heartbeat_interval", HEARTBEAT))
-        self._endpoints: dict[str, KVStoreKey] = {}
-        self._sender = alerting.sender(name, link_kv.__version__)
-        self._scheduler: Scheduler | None = None
-        self._run: Run | None = None
-        self._ready = threading.Event()
-        self._where: Config | None = None
+        self._kv_prepare(name, ttl)
+        self._kv_defaults = {key: kwargs[key] for key in ("calibration", "get_on_set") if key in kwargs}
+        self._kv_heartbeat = number("heartbeat_interval", kwargs.get("heartbeat_interval", HEARTBEAT))
+        self._kv_endpoints: dict[str, KVStoreKey] = {}
+        self._kv_sender = alerting.sender(name, link_kv.__version__)
+        self._kv_scheduler: Scheduler | None = None
+        self._kv_run: Run | None = None
+        self._kv_ready = threading.Event()
+        self._kv_where: Config | None = None
         """Where etcd is, when that was not said to `start`."""
-        self._setup: list[Callable[[], object]] = []
-        self._remote: Endpoints | None = None
+        self._kv_setup: list[Callable[[], object]] = []
+        self._kv_remote: Endpoints | None = None
 
     # Its endpoints
 
@@ -123,22 +123,22 @@ class KVStore(Addressable, Service):
         if not isinstance(endpoint, KVStoreKey):
             raise ConfigError(f"{self.name}: {endpoint!r} is no KVStoreKey")
         lower = endpoint.name.lower()
-        if lower in self._endpoints:
+        if lower in self._kv_endpoints:
             raise KeyExists(f"{self.name}: has an endpoint {endpoint.name} already")
         if endpoint.provider is not None:
             raise ConfigError(f"{endpoint.name}: belongs to {endpoint.provider.name} already")
-        if self._run is not None:
+        if self._kv_run is not None:
             raise Closed(f"{self.name}: endpoints are added before the start")
-        for keyword, value in self._defaults.items():
-            if keyword not in endpoint._given:
+        for keyword, value in self._kv_defaults.items():
+            if keyword not in endpoint._kv_given:
                 setattr(endpoint, keyword, value)
         endpoint.provider = self
-        endpoint.store_value = functools.partial(self._send_alert, endpoint)  # type: ignore[method-assign]
-        self._endpoints[lower] = endpoint
+        endpoint.store_value = functools.partial(self._kv_send_alert, endpoint)  # type: ignore[method-assign]
+        self._kv_endpoints[lower] = endpoint
 
     def endpoint(self, endpoint: str) -> KVStoreKey:
         """The endpoint of a name, in any case. Raises `NotFound`."""
-        found = self._endpoints.get(endpoint.lower())
+        found = self._kv_endpoints.get(endpoint.lower())
         if found is None:
             known = ", ".join(self.endpoint_names) or "none"
             raise NotFound(f"{self.name}.{endpoint}: no such endpoint; there are {known}")
@@ -147,7 +147,7 @@ class KVStore(Addressable, Service):
     @property
     def endpoints(self) -> dict[str, KVStoreKey]:
         """All endpoints by name."""
-        return {endpoint.name: endpoint for endpoint in self._endpoints.values()}
+        return {endpoint.name: endpoint for endpoint in self._kv_endpoints.values()}
 
     @property
     def endpoint_names(self) -> list[str]:
@@ -162,7 +162,7 @@ class KVStore(Addressable, Service):
 
     def get(self, target: str, timeout: float | None = None, ignore_retcode: bool = False) -> Any:
         """See `Endpoints.get`; its own endpoints are asked at once."""
-        return self._request("get", target, {}, False, timeout).result(ignore_retcode)
+        return self._kv_request("get", target, {}, False, timeout).result(ignore_retcode)
 
     def set(
         self,
@@ -173,7 +173,9 @@ class KVStore(Addressable, Service):
         ignore_retcode: bool = False,
     ) -> Any:
         """See `Endpoints.set`."""
-        return self._request("set", target, {"values": [value]}, lockout_key, timeout).result(ignore_retcode)
+        return self._kv_request("set", target, {"values": [value]}, lockout_key, timeout).result(
+            ignore_retcode
+        )
 
     def cmd(
         self,
@@ -188,7 +190,7 @@ class KVStore(Addressable, Service):
         """See `Endpoints.cmd`."""
         values = list(value) if isinstance(value, (list, tuple)) else [value]
         request = {**(payload or {}), "values": [method_name, *values]}
-        return self._request("cmd", target, request, lockout_key, timeout).result(ignore_retcode)
+        return self._kv_request("cmd", target, request, lockout_key, timeout).result(ignore_retcode)
 
     def config(
         self,
@@ -201,13 +203,13 @@ class KVStore(Addressable, Service):
     ) -> Any:
         """See `Endpoints.config`."""
         request = {"values": [attribute] if value is None else [attribute, value]}
-        return self._request("config", target, request, lockout_key, timeout).result(ignore_retcode)
+        return self._kv_request("config", target, request, lockout_key, timeout).result(ignore_retcode)
 
     def send(self, to_send: Any) -> Any:
         """Pass one command, or a list of them, on to the hardware of this provider: to its `on_send`."""
         return self.on_send(*(to_send if isinstance(to_send, (list, tuple)) else [to_send]))
 
-    def _request(
+    def _kv_request(
         self,
         operation: str,
         target: str,
@@ -216,29 +218,29 @@ class KVStore(Addressable, Service):
         timeout: float | None,
     ) -> Reply:
         try:
-            found = endpoint_names.resolve(target, self._served())
+            found = endpoint_names.resolve(target, self._kv_served())
         except NotFound:
-            return self._others().request(operation, target, request, lockout_key, timeout)
+            return self._kv_others().request(operation, target, request, lockout_key, timeout)
         if found.specifier:
             request = {**request, "specifier": found.specifier}
         who = Properties(lockout_key=str(lockout_key) if lockout_key else None)
-        return self._target(found.endpoint).handle_request(None, operation, who, request)
+        return self._kv_target(found.endpoint).handle_request(None, operation, who, request)
 
-    def _others(self) -> Endpoints:
-        if self._run is None:
+    def _kv_others(self) -> Endpoints:
+        if self._kv_run is None:
             raise Closed(f"{self.name}: is not running, so it reaches its own endpoints only")
-        if self._remote is None:
-            self._remote = Endpoints(self._run.client, self.name)
-        return self._remote
+        if self._kv_remote is None:
+            self._kv_remote = Endpoints(self._kv_run.client, self.name)
+        return self._kv_remote
 
-    def _target(self, endpoint: str) -> Addressable:
+    def _kv_target(self, endpoint: str) -> Addressable:
         return self.endpoint(endpoint) if endpoint else self
 
-    def _served(self) -> list[Served]:
-        paths = {} if self._run is None else self._run.paths()
+    def _kv_served(self) -> list[Served]:
+        paths = {} if self._kv_run is None else self._kv_run.paths()
         return [
             Served(each.name, self.name, self.node, paths.get(each.name, f"/{self.name}/{each.name}"))
-            for each in self._endpoints.values()
+            for each in self._kv_endpoints.values()
         ]
 
     # Itself
@@ -248,23 +250,25 @@ class KVStore(Addressable, Service):
 
         Raises the error of code 307 while one of them is locked with another.
         """
-        return self._lock(*args, holder="this service", **kwargs)
+        return self._kv_lock(*args, holder="this service", **kwargs)
 
-    def _lock(self, lockout_key: str | None = None, *args: Any, holder: str, **kwargs: Any) -> dict[str, str]:
-        for endpoint in self._endpoints.values():
-            endpoint._lockout.check(lockout_key)
-        return super()._lock(lockout_key, *args, holder=holder, **kwargs)
+    def _kv_lock(
+        self, lockout_key: str | None = None, *args: Any, holder: str, **kwargs: Any
+    ) -> dict[str, str]:
+        for endpoint in self._kv_endpoints.values():
+            endpoint._kv_lockout.check(lockout_key)
+        return super()._kv_lock(lockout_key, *args, holder=holder, **kwargs)
 
     def set_condition(self, *args: Any, **kwargs: Any) -> Any:
         """Pass a condition on to each endpoint that has a `set_condition` of its own."""
-        for endpoint in self._endpoints.values():
+        for endpoint in self._kv_endpoints.values():
             endpoint.set_condition(*args, **kwargs)
 
     def on_set(self, *args: Any, **kwargs: Any) -> Any:
         """Set an attribute, named by ``routing_key_specifier``; a provider has no value."""
         specifier = kwargs.pop("routing_key_specifier", "")
         if not specifier:
-            raise self._unsupported("set")
+            raise self._kv_unsupported("set")
         return self.on_config(specifier, *args)
 
     @property
@@ -272,11 +276,11 @@ class KVStore(Addressable, Service):
         """Which endpoints are looked at on schedule. Set it as that of an endpoint: it is set for all that
         have an interval.
         """
-        return [(endpoint.name, endpoint.schedule_status) for endpoint in self._endpoints.values()]
+        return [(endpoint.name, endpoint.schedule_status) for endpoint in self._kv_endpoints.values()]
 
     @schedule_status.setter
     def schedule_status(self, status: str | bool) -> None:
-        for endpoint in self._endpoints.values():
+        for endpoint in self._kv_endpoints.values():
             if endpoint.schedule_interval:
                 endpoint.schedule_status = status
 
@@ -292,44 +296,44 @@ class KVStore(Addressable, Service):
     # As a service
 
     def _begin(self, kwargs: dict[str, Any]) -> Any:
-        self._ready.clear()
+        self._kv_ready.clear()
         serving = super()._begin(kwargs)
         try:
             run = Run(self, serving._client, kwargs.get("ttl", 10))
             run.open()
-            self._run, self._scheduler = run, Scheduler(self.name)
-            self._ready.set()
-            self._begin_schedules()
-            for call in self._setup:
+            self._kv_run, self._kv_scheduler = run, Scheduler(self.name)
+            self._kv_ready.set()
+            self._kv_begin_schedules()
+            for call in self._kv_setup:
                 call()
         except BaseException:
             self.stop()
             raise
         return serving
 
-    def _begin_schedules(self) -> None:
-        assert self._scheduler is not None
-        for endpoint in self._endpoints.values():
+    def _kv_begin_schedules(self) -> None:
+        assert self._kv_scheduler is not None
+        for endpoint in self._kv_endpoints.values():
             if endpoint.schedule_interval:
                 endpoint.schedule_status = "start"
-        if self._heartbeat:
-            self._scheduler.every(self._heartbeat, f"heartbeat of {self.name}", self._beat)
+        if self._kv_heartbeat:
+            self._kv_scheduler.every(self._kv_heartbeat, f"heartbeat of {self.name}", self._kv_beat)
 
-    def _beat(self) -> None:
-        self._send(Alert(f"heartbeat.{self.name}", {"id": self.name}, timestamp(), self._sender))
+    def _kv_beat(self) -> None:
+        self._kv_send(Alert(f"heartbeat.{self.name}", {"id": self.name}, timestamp(), self._kv_sender))
 
     def stop(self) -> None:
         """See `link_kv.services.Service.stop`. Polling ends first; names and lockouts are left last."""
         if self.request is None:
-            for endpoint in self._endpoints.values():
-                endpoint._stop()
-            if self._scheduler is not None:
-                self._scheduler.close()
-            run, self._run, self._scheduler = self._run, None, None
-            self._ready.set()  # requests that wait for the start are told
-            if self._remote is not None:
-                self._remote.close()
-                self._remote = None
+            for endpoint in self._kv_endpoints.values():
+                endpoint._kv_stop()
+            if self._kv_scheduler is not None:
+                self._kv_scheduler.close()
+            run, self._kv_run, self._kv_scheduler = self._kv_run, None, None
+            self._kv_ready.set()  # requests that wait for the start are told
+            if self._kv_remote is not None:
+                self._kv_remote.close()
+                self._kv_remote = None
             if run is not None:
                 run.close()
         super().stop()
@@ -342,7 +346,7 @@ class KVStore(Addressable, Service):
                 f"service {self.name}: {request.attribute!r} may not be called; what may is "
                 f"{', '.join(ANSWERS)}"
             )
-        if not self._ready.wait(_READY) or self._run is None:
+        if not self._kv_ready.wait(_READY) or self._kv_run is None:
             raise Unavailable(f"service {self.name}: is not running")
         try:
             return answer(self, request.caller, *request.args, **request.kwargs)
@@ -357,30 +361,30 @@ class KVStore(Addressable, Service):
         return signatures()
 
     def _settle(self, connect: dict[str, Any]) -> LinkConfig:
-        if self._where is None:
+        if self._kv_where is None:
             return super()._settle(connect)
-        return LinkConfig(self._where, connect["disable_tls"], connect["read_limit"])
+        return LinkConfig(self._kv_where, connect["disable_tls"], connect["read_limit"])
 
     # Telling
 
-    def _send_alert(self, endpoint: KVStoreKey, severity: str) -> None:
-        values = endpoint._latest
+    def _kv_send_alert(self, endpoint: KVStoreKey, severity: str) -> None:
+        values = endpoint._kv_latest
         if values is None:
-            values = endpoint._look()
-        self._send(Alert(f"{severity}.{endpoint.name}", values, timestamp(), self._sender))
+            values = endpoint._kv_look()
+        self._kv_send(Alert(f"{severity}.{endpoint.name}", values, timestamp(), self._kv_sender))
 
-    def _send(self, alert: Alert) -> None:
+    def _kv_send(self, alert: Alert) -> None:
         self.emit_notification(alert.routing_key, alert.plain())
-        if self._run is not None:
-            self._run.alerted(alert)
+        if self._kv_run is not None:
+            self._kv_run.alerted(alert)
 
-    def _settle_behind(self) -> None:
-        if self._run is not None:
-            self._run.settle()
+    def _kv_settle_behind(self) -> None:
+        if self._kv_run is not None:
+            self._kv_run.settle()
 
-    def _write_behind(self, item: Item, raw: Any) -> None:
-        if self._run is not None:
-            self._run.write_behind(item, raw)
+    def _kv_write_behind(self, item: Item, raw: Any) -> None:
+        if self._kv_run is not None:
+            self._kv_run.write_behind(item, raw)
 
 
 kv_store = KVStore
@@ -504,13 +508,13 @@ def _add_setup(call: Call, providers: list[KVStore]) -> None:
     for provider in providers:
         if call.target.lower() == provider.name.lower():
             target: Addressable = provider
-        elif call.target.lower() in provider._endpoints:
+        elif call.target.lower() in provider._kv_endpoints:
             target = provider.endpoint(call.target)
         else:
             continue
         if call.method.startswith("_") or not hasattr(type(target), call.method):
             raise ConfigError(f"{call.at}: {call.target} has no method {call.method!r}")
-        provider._setup.append(functools.partial(_set_up, target, call))
+        provider._kv_setup.append(functools.partial(_set_up, target, call))
         return
     raise ConfigError(f"{call.at}: {call.target!r} is nothing in this file")
 

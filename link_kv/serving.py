@@ -68,15 +68,15 @@ class Run:
         store._attach()
         endpoints = list(provider.endpoints.values())
         for endpoint in endpoints:
-            endpoint._item = self._introduce(store, endpoint)
+            endpoint._kv_item = self._introduce(store, endpoint)
         self._presence = Presence(
             f"the endpoints of {provider.name}", lambda: Session(self.client, self._ttl), self._claim
         )
         for each in (provider, *endpoints):
             self._bind(each)
         for endpoint in endpoints:
-            assert endpoint._item is not None
-            self._watching.append(_Watching(self, endpoint, endpoint._item))
+            assert endpoint._kv_item is not None
+            self._watching.append(_Watching(self, endpoint, endpoint._kv_item))
         log.info("%s: serves %s", provider.name, ", ".join(provider.endpoint_names) or "nothing")
 
     def _place(self) -> Place:
@@ -132,22 +132,24 @@ class Run:
             (
                 Served(endpoint.name, provider.name, provider.node, paths[endpoint.name]),
                 store._at,
-                endpoint._item._segment,
+                endpoint._kv_item._segment,
             )
             for endpoint in provider.endpoints.values()
-            if endpoint._item is not None
+            if endpoint._kv_item is not None
         ]
 
     def paths(self) -> dict[str, str]:
         """The paths of the items, by the names of the endpoints."""
         endpoints = self._provider.endpoints.values()
-        return {endpoint.name: endpoint._item.path for endpoint in endpoints if endpoint._item is not None}
+        return {
+            endpoint.name: endpoint._kv_item.path for endpoint in endpoints if endpoint._kv_item is not None
+        }
 
     def _bind(self, each: Addressable) -> None:
         """Keep a lockout in etcd, and go on with the one that is there."""
-        name = each._lockout.name
+        name = each._kv_lockout.name
         known: dict[str, Held] = run(lockout.known(self.client._exchange(), [name]))
-        each._lockout.bind(
+        each._kv_lockout.bind(
             lambda digest, holder, ttl: run(
                 lockout.write(self.client._exchange(), name, digest, holder, ttl)
             ),
@@ -163,11 +165,11 @@ class Run:
         if self._presence is not None:
             self._presence.close()
         for endpoint in self._provider.endpoints.values():
-            item, endpoint._item = endpoint._item, None
+            item, endpoint._kv_item = endpoint._kv_item, None
             if item is not None:
-                endpoint._kept = item.value
+                endpoint._kv_kept = item.value
         for each in (self._provider, *self._provider.endpoints.values()):
-            each._lockout.bind(None, None, None)
+            each._kv_lockout.bind(None, None, None)
 
     # Written behind
 
@@ -215,9 +217,9 @@ class Run:
         reasons = []
         if endpoint.is_locked:
             reasons.append("it is locked")
-        if now.value is not MISSING and endpoint._item is not None:
+        if now.value is not MISSING and endpoint._kv_item is not None:
             try:
-                endpoint._item.description.check(now.value)
+                endpoint._kv_item.description.check(now.value)
             except Refused as refused:
                 reasons.append(str(refused))
         if reasons:
@@ -227,7 +229,7 @@ class Run:
             if now.value is not MISSING:
                 payload["value_raw"] = now.value
             provider = self._provider
-            provider._send(Alert(f"warning.{endpoint.name}", payload, timestamp(), provider._sender))
+            provider._kv_send(Alert(f"warning.{endpoint.name}", payload, timestamp(), provider._kv_sender))
 
 
 def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

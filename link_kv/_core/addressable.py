@@ -29,14 +29,14 @@ class Addressable:
     public_attributes: tuple[str, ...] = ()
     public_methods: tuple[str, ...] = ()
 
-    _readable: frozenset[str] = frozenset(("name", "is_locked"))
-    _writable: frozenset[str] = frozenset()
-    _callable: frozenset[str] = frozenset()
+    _kv_readable: frozenset[str] = frozenset(("name", "is_locked"))
+    _kv_writable: frozenset[str] = frozenset()
+    _kv_callable: frozenset[str] = frozenset()
 
-    def _prepare(self, name: str, lockout_ttl: float) -> None:
-        self._address = name
-        self._lockout = Lockout(name, lockout_ttl)
-        self._turn = threading.RLock()
+    def _kv_prepare(self, name: str, lockout_ttl: float) -> None:
+        self._kv_address = name
+        self._kv_lockout = Lockout(name, lockout_ttl)
+        self._kv_turn = threading.RLock()
         """Held while a request is answered: one at a time."""
 
     # The entrance
@@ -56,60 +56,62 @@ class Addressable:
         The lockout is checked first, so that no ``on_…`` that a subclass overrides goes round it. Requests
         of one endpoint are answered one after the other.
         """
-        with self._turn:
+        with self._kv_turn:
             try:
                 specifier, values, keywords = _parts(method, request)
                 properties = properties or Properties()
-                self._admit(method, specifier, values, keywords, properties)
-                return self._perform(channel, method, specifier, values, keywords)
+                self._kv_admit(method, specifier, values, keywords, properties)
+                return self._kv_perform(channel, method, specifier, values, keywords)
             except Exception as raised:  # whatever it is, its place is the reply
                 if not isinstance(raised, (LinkKVError, ValueError)):
-                    log.exception("%s: %s raised", self._address, method)
+                    log.exception("%s: %s raised", self._kv_address, method)
                 return failed(raised)
 
-    def _lockouts(self) -> Iterable[Lockout]:
+    def _kv_lockouts(self) -> Iterable[Lockout]:
         """What must be open for a request to pass."""
-        return (self._lockout,)
+        return (self._kv_lockout,)
 
-    def _admit(
+    def _kv_admit(
         self, method: str, specifier: str, values: list[Any], keywords: Mapping[str, Any], who: Properties
     ) -> None:
         """Raise the error of code 307 unless the lockouts let the request pass."""
         if method not in OPERATIONS:
-            raise error("service_error_invalid_method", f"{self._address}: {method!r} is no operation")
+            raise error("service_error_invalid_method", f"{self._kv_address}: {method!r} is no operation")
         if method == "get" or (method == "config" and len(values) == 1):
             return
         if method == "cmd" and (
             specifier in ("ping", "is_locked") or (specifier == "unlock" and keywords.get("force") is True)
         ):
             return
-        for lockout in self._lockouts():
+        for lockout in self._kv_lockouts():
             lockout.check(who.lockout_key)
 
-    def _perform(
+    def _kv_perform(
         self, channel: Any, method: str, specifier: str, values: list[Any], keywords: dict[str, Any]
     ) -> Reply:
         if method == "get":
-            return replied(self._attribute(specifier)) if specifier else self._get(values, keywords)
+            return replied(self._kv_attribute(specifier)) if specifier else self._kv_get(values, keywords)
         if method == "set":
             if specifier:
-                return replied(self.on_config(specifier, *_one(self._address, values)))
-            return self._set(values, keywords)
+                return replied(self.on_config(specifier, *_one(self._kv_address, values)))
+            return self._kv_set(values, keywords)
         if method == "config":
             if not 1 <= len(values) <= 2:
-                raise error("service_error_bad_payload", f"{self._address}: config takes a name, and a value")
+                raise error(
+                    "service_error_bad_payload", f"{self._kv_address}: config takes a name, and a value"
+                )
             return replied(self.on_config(*values))
         if method == "cmd":
             if not specifier:
-                raise error("service_error_bad_payload", f"{self._address}: cmd takes a method's name")
-            return replied(self._command(channel, specifier, values, keywords))
+                raise error("service_error_bad_payload", f"{self._kv_address}: cmd takes a method's name")
+            return replied(self._kv_command(channel, specifier, values, keywords))
         if method == "send":
             return replied(self.on_send(*values))
-        raise self._unsupported(method)
+        raise self._kv_unsupported(method)
 
-    def _command(self, channel: Any, name: str, values: list[Any], keywords: dict[str, Any]) -> Any:
+    def _kv_command(self, channel: Any, name: str, values: list[Any], keywords: dict[str, Any]) -> Any:
         if name == "lock":
-            return self._lock(*values, holder=_holder(channel), **keywords)
+            return self._kv_lock(*values, holder=_holder(channel), **keywords)
         if name == "unlock":
             return self.unlock(*values, **keywords)
         if name == "ping":
@@ -120,22 +122,23 @@ class Addressable:
             return self.set_condition(*values, **keywords)
         return self.on_cmd(name, *values, **keywords)
 
-    def _get(self, values: list[Any], keywords: dict[str, Any]) -> Reply:
-        raise self._unsupported("get")
+    def _kv_get(self, values: list[Any], keywords: dict[str, Any]) -> Reply:
+        raise self._kv_unsupported("get")
 
-    def _set(self, values: list[Any], keywords: dict[str, Any]) -> Reply:
+    def _kv_set(self, values: list[Any], keywords: dict[str, Any]) -> Reply:
         return replied(self.on_set(*values, **keywords))
 
-    def _unsupported(self, method: str) -> ReplyError:
-        return error("service_error_invalid_method", f"{self._address}: method not supported: {method}")
+    def _kv_unsupported(self, method: str) -> ReplyError:
+        return error("service_error_invalid_method", f"{self._kv_address}: method not supported: {method}")
 
     # What may be reached
 
-    def _attribute(self, name: str) -> Any:
+    def _kv_attribute(self, name: str) -> Any:
         """An attribute, if it may be read from elsewhere."""
-        if name not in self._readable and name not in self.public_attributes:
+        if name not in self._kv_readable and name not in self.public_attributes:
             raise error(
-                "service_error_access_denied", f"{self._address}: {name!r} is no attribute that may be read"
+                "service_error_access_denied",
+                f"{self._kv_address}: {name!r} is no attribute that may be read",
             )
         return getattr(self, name)
 
@@ -145,15 +148,15 @@ class Addressable:
         Raises the error of code 307 for what is not among the methods that may be called from elsewhere.
         """
         name, *values = args
-        if name not in self._callable and name not in self.public_methods:
+        if name not in self._kv_callable and name not in self.public_methods:
             raise error(
-                "service_error_access_denied", f"{self._address}: {name!r} is no method that may be called"
+                "service_error_access_denied", f"{self._kv_address}: {name!r} is no method that may be called"
             )
         method = getattr(self, name)
         try:
             inspect.signature(method).bind(*values, **kwargs)
         except TypeError as wrong:
-            raise error("service_error_bad_payload", f"{self._address}: {name}: {wrong}") from None
+            raise error("service_error_bad_payload", f"{self._kv_address}: {name}: {wrong}") from None
         return method(*values, **kwargs)
 
     def on_config(self, attribute: str, value: Any = None) -> Any:
@@ -162,25 +165,25 @@ class Addressable:
         Raises the error of code 307 for what is not among the attributes that may be reached from elsewhere.
         """
         if not isinstance(attribute, str):
-            raise error("service_error_bad_payload", f"{self._address}: {attribute!r} is no attribute")
+            raise error("service_error_bad_payload", f"{self._kv_address}: {attribute!r} is no attribute")
         attribute = attribute.replace("-", "_")
         if value is None:
-            return self._attribute(attribute)
-        if attribute not in self._writable and attribute not in self.public_attributes:
+            return self._kv_attribute(attribute)
+        if attribute not in self._kv_writable and attribute not in self.public_attributes:
             raise error(
                 "service_error_access_denied",
-                f"{self._address}: {attribute!r} is no attribute that may be set",
+                f"{self._kv_address}: {attribute!r} is no attribute that may be set",
             )
         setattr(self, attribute, value)
         return None
 
     def on_set(self, *args: Any, **kwargs: Any) -> Any:
         """Set the value. Not supported, unless overridden."""
-        raise self._unsupported("set")
+        raise self._kv_unsupported("set")
 
     def on_send(self, *commands: Any) -> Any:
         """Pass commands on to hardware. Not supported, unless overridden."""
-        raise self._unsupported("send")
+        raise self._kv_unsupported("send")
 
     def ping(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing, whatever the arguments: that an answer comes is the answer."""
@@ -195,22 +198,24 @@ class Addressable:
     @property
     def is_locked(self) -> bool:
         """Whether changes need a lockout key."""
-        return any(lockout.locked for lockout in self._lockouts())
+        return any(lockout.locked for lockout in self._kv_lockouts())
 
     @property
     def lockout_key(self) -> str | None:
         """The key that opens it, None when it is open. In the serving process only."""
-        return next((lockout.key for lockout in self._lockouts() if lockout.locked), None)
+        return next((lockout.key for lockout in self._kv_lockouts() if lockout.locked), None)
 
-    def _lock(self, lockout_key: str | None = None, *args: Any, holder: str, **kwargs: Any) -> dict[str, str]:
-        return {"key": self._lockout.lock(lockout_key, holder)}
+    def _kv_lock(
+        self, lockout_key: str | None = None, *args: Any, holder: str, **kwargs: Any
+    ) -> dict[str, str]:
+        return {"key": self._kv_lockout.lock(lockout_key, holder)}
 
     def unlock(self, *args: Any, **kwargs: Any) -> None:
         """Accept changes from everybody again.
 
         In this process no key is asked for. From elsewhere it needs the key, or ``force=True``.
         """
-        self._lockout.unlock()
+        self._kv_lockout.unlock()
 
 
 def _parts(method: str, request: Mapping[str, Any]) -> tuple[str, list[Any], dict[str, Any]]:

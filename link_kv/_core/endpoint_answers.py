@@ -19,7 +19,7 @@ def _handle_request(
     about = properties if isinstance(properties, Mapping) else {}
     key = about.get("lockout_key")
     who = Properties(str(about.get("message_id", "")), key if isinstance(key, str) else None)
-    return store._target(target).handle_request(caller, method, who, request)._asdict()
+    return store._kv_target(target).handle_request(caller, method, who, request)._asdict()
 
 
 def _answer(
@@ -31,11 +31,11 @@ def _answer(
     key: Any,
     ignore: bool,
 ) -> Any:
-    found = endpoint_names.resolve(target, store._served())
+    found = endpoint_names.resolve(target, store._kv_served())
     if found.specifier:
         request = {**request, "specifier": found.specifier}
     who = Properties(lockout_key=key if isinstance(key, str) else None)
-    return store._target(found.endpoint).handle_request(caller, operation, who, request).result(ignore)
+    return store._kv_target(found.endpoint).handle_request(caller, operation, who, request).result(ignore)
 
 
 def _get(store: KVStore, caller: Any, target: str, *, ignore_retcode: bool = False) -> Any:

@@ -88,19 +88,19 @@ class KVStoreKey(Addressable):
     `ConfigError` naming the keyword. Thread-safe.
     """
 
-    _readable = Addressable._readable | {
+    _kv_readable = Addressable._kv_readable | {
         *("alert_routing_key", "calibration", "check_field", "get_on_set", "log_interval", "log_on_set"),
         *("logging_status", "max_absolute_change", "max_fractional_change", "max_interval"),
         *("schedule_interval", "schedule_status"),
     }
-    _writable = frozenset(
+    _kv_writable = frozenset(
         (
             *("alert_routing_key", "check_field", "get_on_set", "log_interval", "log_on_set"),
             *("logging_status", "max_absolute_change", "max_fractional_change", "max_interval"),
             *("schedule_interval", "schedule_status"),
         )
     )
-    _callable = frozenset(("scheduled_action", "single_schedule"))
+    _kv_callable = frozenset(("scheduled_action", "single_schedule"))
 
     def __init__(self, initial_value: Any = None, **kwargs: Any) -> None:
         name = kwargs.pop("name", None)
@@ -112,29 +112,31 @@ class KVStoreKey(Addressable):
         self.name = name
         self.provider: KVStore | None = None
         try:
-            self._configure(initial_value, kwargs)
+            self._kv_configure(initial_value, kwargs)
         except ConfigError as wrong:
             raise ConfigError(f"{name}: {wrong}") from None
 
-    def _configure(self, initial_value: Any, given: dict[str, Any]) -> None:
-        self._prepare(self.name, number("lockout_ttl", given.get("lockout_ttl", LOCKOUT_TTL)) or LOCKOUT_TTL)
+    def _kv_configure(self, initial_value: Any, given: dict[str, Any]) -> None:
+        self._kv_prepare(
+            self.name, number("lockout_ttl", given.get("lockout_ttl", LOCKOUT_TTL)) or LOCKOUT_TTL
+        )
         self.description = {keyword: given[keyword] for keyword in DESCRIPTION if keyword in given}
         described = Description.of(self.name, self.description)
-        self._described = described
+        self._kv_described = described
         try:
             self.initial_value = None if initial_value is None else described.check(initial_value)
         except Refused as wrong:
             raise ConfigError(f"initial_value={initial_value!r}: {wrong}") from None
-        self._given = frozenset(given)
-        self._due = Due()
-        self._interval = 0.0
-        self._ticket: Ticket | None = None
-        self._item: Item | None = None
-        self._kept: Any = self.initial_value
+        self._kv_given = frozenset(given)
+        self._kv_due = Due()
+        self._kv_interval = 0.0
+        self._kv_ticket: Ticket | None = None
+        self._kv_item: Item | None = None
+        self._kv_kept: Any = self.initial_value
         """The value, while there is no item."""
-        self._latest: dict[str, Any] | None = None
-        self._stored = False
-        self._trouble = ""
+        self._kv_latest: dict[str, Any] | None = None
+        self._kv_stored = False
+        self._kv_trouble = ""
         self.calibration = given.get("calibration")
         self.get_on_set = given.get("get_on_set", False)
         self.log_on_set = given.get("log_on_set", False)
@@ -145,17 +147,17 @@ class KVStoreKey(Addressable):
         if "schedule_interval" in given and "log_interval" in given:
             raise ConfigError("log_interval: is another name for schedule_interval; give one of the two")
         self.schedule_interval = given.get("schedule_interval", given.get("log_interval", 0))
-        self._lowercase = bool(given.get("set_value_lowercase", False))
+        self._kv_lowercase = bool(given.get("set_value_lowercase", False))
         map_ = given.get("set_value_map")
-        self._map = None if map_ is None else table(map_)
-        self._regex = _regex(given.get("extract_raw_regex"))
+        self._kv_map = None if map_ is None else table(map_)
+        self._kv_regex = _regex(given.get("extract_raw_regex"))
 
     # The value: what endpoints of your own override
 
     def on_get(self, *args: Any, **kwargs: Any) -> Any:
         """The value, as it is now in etcd. Override it to ask an instrument; return the raw value."""
-        item = self._item
-        return self._kept if item is None else item._refresh_here()
+        item = self._kv_item
+        return self._kv_kept if item is None else item._refresh_here()
 
     def on_set(self, value: Any) -> Any:
         """Write the value. Override it to tell an instrument; what it returns is in the reply.
@@ -163,29 +165,29 @@ class KVStoreKey(Addressable):
         It is given what `validate` has accepted. When an override does not call this, the value is written
         after it.
         """
-        self._store(value)
+        self._kv_store(value)
 
     def validate(self, value: Any) -> Any:
         """The value to set for one that was asked for. Override it to refuse: raise ValueError."""
         return value
 
-    def _store(self, value: Any) -> None:
-        self._stored = True
-        if self._item is None:
-            self._kept = value
+    def _kv_store(self, value: Any) -> None:
+        self._kv_stored = True
+        if self._kv_item is None:
+            self._kv_kept = value
         else:
-            self._write(self._item, value)
+            self._kv_write(self._kv_item, value)
 
-    def _write(self, item: Item, value: Any) -> None:
+    def _kv_write(self, item: Item, value: Any) -> None:
         if self.provider is not None:
-            self.provider._settle_behind()
+            self.provider._kv_settle_behind()
         item._write(value)
 
     # Requests
 
-    def _lockouts(self) -> tuple[Lockout, ...]:
+    def _kv_lockouts(self) -> tuple[Lockout, ...]:
         provider = self.provider
-        return (self._lockout,) if provider is None else (self._lockout, provider._lockout)
+        return (self._kv_lockout,) if provider is None else (self._kv_lockout, provider._kv_lockout)
 
     def lock(self, lockout_key: str | None = None, *args: Any, **kwargs: Any) -> dict[str, str]:
         """Accept changes only with a key, ``{'key': …}``: the one given, or a new one.
@@ -193,95 +195,95 @@ class KVStoreKey(Addressable):
         Under a lease: it ends after `lockout_ttl` seconds in which nobody has shown the key. Raises the error
         of code 307 when it is locked with another.
         """
-        return self._lock(lockout_key, *args, holder="this service", **kwargs)
+        return self._kv_lock(lockout_key, *args, holder="this service", **kwargs)
 
-    def _get(self, values: list[Any], keywords: dict[str, Any]) -> Reply:
-        return replied(self._read(*values, **keywords), self._revision())
+    def _kv_get(self, values: list[Any], keywords: dict[str, Any]) -> Reply:
+        return replied(self._kv_read(*values, **keywords), self._kv_revision())
 
-    def _read(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def _kv_read(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Look at the value, and show the item what an instrument said. Raises when the calibration fails."""
-        found = self._look(*args, **kwargs)
-        self._show(found["value_raw"], wait=True)
-        if self._trouble:
-            raise error("service_error_invalid_value", f"{self.name}: {self._trouble}", found)
+        found = self._kv_look(*args, **kwargs)
+        self._kv_show(found["value_raw"], wait=True)
+        if self._kv_trouble:
+            raise error("service_error_invalid_value", f"{self.name}: {self._kv_trouble}", found)
         return found
 
-    def _look(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def _kv_look(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         raw = self.on_get(*args, **kwargs)
         if isinstance(raw, Mapping) and "value_raw" in raw:
             values = dict(raw)
         else:
-            values = {"value_raw": self._extract(raw)}
-        return self._calibrated(values)
+            values = {"value_raw": self._kv_extract(raw)}
+        return self._kv_calibrated(values)
 
-    def _extract(self, raw: Any) -> Any:
-        if self._regex is None or not isinstance(raw, str):
+    def _kv_extract(self, raw: Any) -> Any:
+        if self._kv_regex is None or not isinstance(raw, str):
             return raw
-        found = self._regex.search(raw)
+        found = self._kv_regex.search(raw)
         if found is None:
-            raise error("device_error", f"{self.name}: {raw!r} does not match {self._regex.pattern!r}")
+            raise error("device_error", f"{self.name}: {raw!r} does not match {self._kv_regex.pattern!r}")
         return found["value_raw"]
 
-    def _calibrated(self, values: dict[str, Any]) -> dict[str, Any]:
+    def _kv_calibrated(self, values: dict[str, Any]) -> dict[str, Any]:
         trouble = ""
-        if self._calibration is not None and "value_cal" not in values and values["value_raw"] is not None:
+        if self._kv_calibration is not None and "value_cal" not in values and values["value_raw"] is not None:
             try:
-                values["value_cal"] = self._calibration(values["value_raw"])
+                values["value_cal"] = self._kv_calibration(values["value_raw"])
             except Refused as wrong:
                 trouble = str(wrong)
-        if trouble and trouble != self._trouble:
+        if trouble and trouble != self._kv_trouble:
             log.warning("%s: %s", self.name, trouble)
-        self._trouble = trouble
+        self._kv_trouble = trouble
         return values
 
-    def _show(self, raw: Any, *, wait: bool) -> None:
+    def _kv_show(self, raw: Any, *, wait: bool) -> None:
         """Let the item show what `on_get` gave, when that is not from there."""
-        item = self._item
+        item = self._kv_item
         if item is None or type(self).on_get is KVStoreKey.on_get or raw is None:
             return
         if item._now.revision and type(item.value) is type(raw) and same(item.value, raw):
             return
         if wait:
-            self._write(item, raw)
+            self._kv_write(item, raw)
         elif self.provider is not None:
-            self.provider._write_behind(item, raw)
+            self.provider._kv_write_behind(item, raw)
 
-    def _set(self, values: list[Any], keywords: dict[str, Any]) -> Reply:
+    def _kv_set(self, values: list[Any], keywords: dict[str, Any]) -> Reply:
         if len(values) != 1:
             raise error("service_error_bad_payload", f"{self.name}: set takes one value, not {len(values)}")
         wanted = keywords.pop("if_revision", None)
         if keywords:
             raise error("service_error_bad_payload", f"{self.name}: set knows no {', '.join(keywords)}")
-        value = self._accept(values[0])
-        if wanted is not None and self._item is not None and _newest(self._item) != wanted:
+        value = self._kv_accept(values[0])
+        if wanted is not None and self._kv_item is not None and _newest(self._kv_item) != wanted:
             raise error("warning_no_action_taken", f"{self.name}: the value has moved")
-        self._stored = False
+        self._kv_stored = False
         result = self.on_set(value)
-        if not self._stored:
-            self._store(value)
+        if not self._kv_stored:
+            self._kv_store(value)
         if self.get_on_set:
-            found = self._read()
+            found = self._kv_read()
             if self.log_on_set:
-                self._tell(found)
-            return replied(found, self._revision())
+                self._kv_tell(found)
+            return replied(found, self._kv_revision())
         if self.log_on_set:
-            self._tell(self._calibrated({"value_raw": value}))
-        return replied(result, self._revision())
+            self._kv_tell(self._kv_calibrated({"value_raw": value}))
+        return replied(result, self._kv_revision())
 
-    def _accept(self, value: Any) -> Any:
-        if self._lowercase and isinstance(value, str):
+    def _kv_accept(self, value: Any) -> Any:
+        if self._kv_lowercase and isinstance(value, str):
             value = value.lower()
-        if self._map is not None:
-            value = lookup(self._map, value, f"set_value_map of {self.name}")
+        if self._kv_map is not None:
+            value = lookup(self._kv_map, value, f"set_value_map of {self.name}")
         accepted = self.validate(value)
-        description = self._described if self._item is None else self._item.description
+        description = self._kv_described if self._kv_item is None else self._kv_item.description
         try:
             return description.check(accepted)
         except Refused as wrong:
             raise Refused(f"{self.name}: {wrong}") from None
 
-    def _revision(self) -> int:
-        return 0 if self._item is None else self._item.revision
+    def _kv_revision(self) -> int:
+        return 0 if self._kv_item is None else self._kv_item.revision
 
     # Telling
 
@@ -292,11 +294,11 @@ class KVStoreKey(Addressable):
         """
         raise Closed(f"endpoint {self.name}: belongs to no provider, so nobody sends its alerts")
 
-    def _tell(self, values: dict[str, Any]) -> None:
-        self._due.told(values, time.monotonic())
-        if self._trouble:
-            values = {**values, "calibration_error": self._trouble}
-        self._latest = values
+    def _kv_tell(self, values: dict[str, Any]) -> None:
+        self._kv_due.told(values, time.monotonic())
+        if self._kv_trouble:
+            values = {**values, "calibration_error": self._kv_trouble}
+        self._kv_latest = values
         if self.provider is not None:
             self.store_value(self.alert_routing_key)
 
@@ -304,36 +306,36 @@ class KVStoreKey(Addressable):
 
     def scheduled_action(self) -> None:
         """Look at the value, and send an alert if one is due."""
-        with self._turn:
-            values = self._look()
-            if self._due.is_due(values, time.monotonic()):
-                self._show(values["value_raw"], wait=False)
-                self._tell(values)
+        with self._kv_turn:
+            values = self._kv_look()
+            if self._kv_due.is_due(values, time.monotonic()):
+                self._kv_show(values["value_raw"], wait=False)
+                self._kv_tell(values)
 
     def single_schedule(self, delay: float) -> None:
         """Do `scheduled_action` once, after ``delay`` seconds."""
-        self._scheduler().once(number("delay", delay), f"endpoint {self.name}", self.scheduled_action)
+        self._kv_scheduler().once(number("delay", delay), f"endpoint {self.name}", self.scheduled_action)
 
-    def _scheduler(self) -> Scheduler:
-        if self.provider is None or self.provider._scheduler is None:
+    def _kv_scheduler(self) -> Scheduler:
+        if self.provider is None or self.provider._kv_scheduler is None:
             raise Closed(f"endpoint {self.name}: is not served, so nothing is scheduled")
-        return self.provider._scheduler
+        return self.provider._kv_scheduler
 
     @property
     def schedule_interval(self) -> float:
         """Seconds between two looks. Set while these go on, they go on with the new one; 0 ends them."""
-        return self._interval
+        return self._kv_interval
 
     @schedule_interval.setter
     def schedule_interval(self, seconds: float) -> None:
         interval = number("schedule_interval", seconds)
         if 0 < interval < _SHORTEST:
             raise ConfigError(f"schedule_interval={seconds!r}: is 0, or at least {_SHORTEST} s")
-        self._interval = interval
-        if self._ticket is not None:
-            self._stop()
-            if self._interval:
-                self._start()
+        self._kv_interval = interval
+        if self._kv_ticket is not None:
+            self._kv_stop()
+            if self._kv_interval:
+                self._kv_start()
 
     @property
     def log_interval(self) -> float:
@@ -351,20 +353,20 @@ class KVStoreKey(Addressable):
         Set it to ``start`` or ``on``, ``stop`` or ``off``, or ``restart``; or to a bool. Raises `Refused`, a
         ValueError, for anything else, and for a start with no interval.
         """
-        return self._ticket is not None
+        return self._kv_ticket is not None
 
     @schedule_status.setter
     def schedule_status(self, status: str | bool) -> None:
         wanted = _WORDS.get(status) if isinstance(status, str) else status
         if status == "restart":
-            self._stop()
+            self._kv_stop()
             wanted = True
         if not isinstance(wanted, bool):
             raise Refused(f"{self.name}: schedule_status is start, on, stop, off or restart, not {status!r}")
         if not wanted:
-            self._stop()
-        elif self._ticket is None:
-            self._start()
+            self._kv_stop()
+        elif self._kv_ticket is None:
+            self._kv_start()
 
     @property
     def logging_status(self) -> bool:
@@ -375,93 +377,95 @@ class KVStoreKey(Addressable):
     def logging_status(self, status: str | bool) -> None:
         self.schedule_status = status
 
-    def _start(self) -> None:
-        if self._interval <= 0:
+    def _kv_start(self) -> None:
+        if self._kv_interval <= 0:
             raise Refused(f"{self.name}: schedule_interval is 0; set it, then start")
-        self._ticket = self._scheduler().every(self._interval, f"endpoint {self.name}", self.scheduled_action)
+        self._kv_ticket = self._kv_scheduler().every(
+            self._kv_interval, f"endpoint {self.name}", self.scheduled_action
+        )
 
-    def _stop(self) -> None:
-        if self._ticket is not None:
-            self._ticket.cancel()
-            self._ticket = None
+    def _kv_stop(self) -> None:
+        if self._kv_ticket is not None:
+            self._kv_ticket.cancel()
+            self._kv_ticket = None
 
     # Settings
 
     @property
     def calibration(self) -> Any:
         """The calibration as it was given, None for none."""
-        return None if self._calibration is None else self._calibration.given
+        return None if self._kv_calibration is None else self._kv_calibration.given
 
     @calibration.setter
     def calibration(self, given: str | Mapping[Any, Any] | None) -> None:
-        self._calibration = None if given is None else Calibration(given)
+        self._kv_calibration = None if given is None else Calibration(given)
 
     @property
     def get_on_set(self) -> bool:
         """Whether a set is answered with what `on_get` gives then."""
-        return self._get_on_set
+        return self._kv_get_on_set
 
     @get_on_set.setter
     def get_on_set(self, flag: bool) -> None:
-        self._get_on_set = _flag("get_on_set", flag)
+        self._kv_get_on_set = _flag("get_on_set", flag)
 
     @property
     def log_on_set(self) -> bool:
         """Whether each set sends an alert."""
-        return self._log_on_set
+        return self._kv_log_on_set
 
     @log_on_set.setter
     def log_on_set(self, flag: bool) -> None:
-        self._log_on_set = _flag("log_on_set", flag)
+        self._kv_log_on_set = _flag("log_on_set", flag)
 
     @property
     def alert_routing_key(self) -> str:
         """What alerts are sent under, before the name."""
-        return self._routing_key
+        return self._kv_routing_key
 
     @alert_routing_key.setter
     def alert_routing_key(self, key: str) -> None:
         if not isinstance(key, str) or not key:
             raise ConfigError(f"alert_routing_key={key!r}: is a text such as sensor_value")
-        self._routing_key = key
+        self._kv_routing_key = key
 
     @property
     def max_interval(self) -> float:
         """Seconds after which an alert is due though the value has not moved; 0 for never."""
-        return self._due.max_interval
+        return self._kv_due.max_interval
 
     @max_interval.setter
     def max_interval(self, seconds: float) -> None:
-        self._due.max_interval = number("max_interval", seconds)
+        self._kv_due.max_interval = number("max_interval", seconds)
 
     @property
     def max_fractional_change(self) -> float:
         """Part of its size by which the value may move without an alert, 0.1 for 10 %; 0 for no threshold."""
-        return self._due.max_fractional_change
+        return self._kv_due.max_fractional_change
 
     @max_fractional_change.setter
     def max_fractional_change(self, part: float) -> None:
-        self._due.max_fractional_change = number("max_fractional_change", part)
+        self._kv_due.max_fractional_change = number("max_fractional_change", part)
 
     @property
     def max_absolute_change(self) -> float:
         """By how much the value may move without an alert; 0 for no threshold."""
-        return self._due.max_absolute_change
+        return self._kv_due.max_absolute_change
 
     @max_absolute_change.setter
     def max_absolute_change(self, change: float) -> None:
-        self._due.max_absolute_change = number("max_absolute_change", change)
+        self._kv_due.max_absolute_change = number("max_absolute_change", change)
 
     @property
     def check_field(self) -> str:
         """Which value the thresholds are for, ``value_cal`` or ``value_raw``."""
-        return self._due.check_field
+        return self._kv_due.check_field
 
     @check_field.setter
     def check_field(self, field: str) -> None:
         if field not in ("value_cal", "value_raw"):
             raise ConfigError(f"check_field={field!r}: is value_cal or value_raw")
-        self._due.check_field = field
+        self._kv_due.check_field = field
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"

@@ -74,7 +74,7 @@ def command(
     given = {name: value for name, value in options.items() if value is not None}
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         for provider in providers:
-            provider._where = where
+            provider._kv_where = where
             stack.callback(provider.stop)
             provider.start_in_thread(**given)
             names = ", ".join(plain(name) for name in provider.endpoint_names) or "nothing"

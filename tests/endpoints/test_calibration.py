@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from link_kv import ConfigError, Refused
 from link_kv._core import calibration
@@ -104,6 +107,39 @@ def test_what_is_no_expression_stops_the_start(expression: str, message: str) ->
 )
 def test_one_that_fails_says_so(expression: str, raw: Any) -> None:
     with pytest.raises(Refused, match=r"calibration .* fails"):
+        Calibration(expression)(raw)
+
+
+RAW = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.binary(max_size=9),
+    st.lists(st.integers(), max_size=3),
+    st.dictionaries(st.text(max_size=2), st.integers(), max_size=2),
+)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "2*{}",
+        "{}**{}",
+        "{}*{}",
+        "math.sqrt({})",
+        "int({}) << 9",
+        "'{}'*9",
+        "{:.3e}",
+        "{!r:>9}",
+        "{}[0]",
+        "-{}",
+    ],
+)
+@given(raw=RAW)
+def test_whatever_the_raw_value_is_it_is_calibrated_or_refused(expression: str, raw: Any) -> None:
+    with contextlib.suppress(Refused):
         Calibration(expression)(raw)
 
 

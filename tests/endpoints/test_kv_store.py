@@ -183,8 +183,8 @@ def test_etcd_keeps_the_newest_alert_and_writes_it_on_change(
     until(lambda: json.loads(etcd_client.raw.get(key) or b"{}").get("payload") == {"value_raw": 3})
     written = etcd_client.raw[key]
     kv.set("foo", 3)
-    assert kv._run is not None
-    kv._run.settle()
+    assert kv._kv_run is not None
+    kv._kv_run.settle()
     assert etcd_client.raw[key] == written
 
 

@@ -112,7 +112,7 @@ def test_polled_values_wait_for_etcd_to_come_back(
         until(lambda: len(seen) > 10)
         server.stop()
         until(lambda: "polled values wait" in caplog.text)
-        missed = counts._latest
+        missed = counts._kv_latest
         assert missed is not None
         server = local.start(tmp_path / "data", port=port)
         until(lambda: seen and seen[-1] > missed["value_raw"] + 5, 60)

@@ -35,6 +35,31 @@ class Thermostat(KVStoreKey):
         return value
 
 
+def test_an_instrument_may_have_private_names_as_it_likes(serve: Serve) -> None:
+    class Port(KVStoreKey):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self._lock = self._item = self._start = self._turn = self._interval = self._store = 5
+            self._value = 0
+
+        def _read(self) -> Any:
+            return self._value
+
+        def _write(self, value: Any) -> None:
+            self._value = value
+
+        def on_get(self, *args: Any, **kwargs: Any) -> Any:
+            return self._read()
+
+        def on_set(self, value: Any) -> Any:
+            self._write(value)
+
+    kv = serve(Port(name="port", schedule_interval=10))
+    kv.set("port", 7)
+    kv.cmd("port", "lock")
+    assert kv.get("port") == {"value_raw": 7}
+
+
 def test_an_instrument_is_an_item(serve: Serve, etcd_client: EtcdMiddleware, endpoints: Endpoints) -> None:
     stat = Thermostat(name="stat", get_on_set=True)
     serve(stat)
@@ -63,7 +88,8 @@ def test_a_positive_interval_polls_by_itself(
     stat.temperature = 21.0
     assert item.wait(21.0, 30)
     heard.until(lambda: any(alert.payload == {"value_raw": 21.0} for alert in heard))
-    assert [alert.payload["value_raw"] for alert in heard] == [21.0]
+    told = [alert.payload["value_raw"] for alert in heard]
+    assert told in ([21.0], [20.0, 21.0])  # the first may have been on its way yet
 
 
 def test_every_alert_is_told_in_order_and_every_value_written(
@@ -82,7 +108,7 @@ def test_every_alert_is_told_in_order_and_every_value_written(
         kv.config("counts", "schedule_status", "on")
         heard.until(lambda: len(heard) >= 50)
         kv.config("counts", "schedule_status", "off")
-        last = kv.endpoint("counts")._latest
+        last = kv.endpoint("counts")._kv_latest
         assert last is not None
         until(lambda: last["value_raw"] in seen)
     assert seen == list(range(len(seen)))

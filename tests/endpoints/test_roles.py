@@ -23,7 +23,7 @@ def test_who_may_not_write_the_store_sets_by_the_service() -> None:
             run(auth.give_role(ex, "ann", "operator"))
             kv = KVStore(name="kv", heartbeat_interval=0)
             kv.add_endpoint(KVStoreKey(1, name="foo"))
-            kv._where = root._config
+            kv._kv_where = root._config
             kv.start_in_thread()
         try:
             with client_of(etcd, ANN, prefix="/app") as ann, Endpoints(ann) as endpoints:
