@@ -12,9 +12,9 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.faults import cluster as clusters
@@ -25,7 +25,9 @@ from tests.faults.profiles import PROFILES
 from tests.faults.report import show, verdict
 from tests.faults.run import Outcome, Run
 
-GROUPS: tuple[dict[str, Callable[[Run], list[Outcome]]], ...] = (
+Check = Callable[[Run], list[Outcome]]
+
+GROUPS: tuple[dict[str, Check], ...] = (
     {"history": history.run},
     {"resyncs": resyncs.run},
     {"trees": trees.run},
@@ -93,28 +95,21 @@ def main() -> int:
     return code
 
 
-def together(run: Run, checks: Sequence[Callable[[Run], list[Outcome]]]) -> list[Outcome]:
+def together(run: Run, checks: Sequence[Check]) -> list[Outcome]:
     """Run checks at the same time, on a cluster that is whole before and after."""
-
-    def one(check: Callable[[Run], list[Outcome]]) -> list[Outcome]:
-        began = time.monotonic()
-        try:
-            outcomes = check(run)
-        except Exception as error:  # the others are made all the same
-            logging.exception("a check was broken off")
-            name = check.__module__.rpartition(".")[2]
-            told = f"{type(error).__name__}: {error}"
-            outcomes = [Outcome(name, "broken off; the log says where", [Finding("broken off", told)])]
-        outcomes[0].seconds = time.monotonic() - began
-        for outcome in outcomes:
-            run.say(show(outcome))
-        return outcomes
-
     if not checks:
         return []
     run.cluster.whole()
-    with ThreadPoolExecutor(len(checks)) as pool:
-        outcomes = [outcome for found in pool.map(one, checks) for outcome in found]
+    outcomes: list[Outcome] = []
+    # Daemons: what is interrupted does not wait for them before it removes the cluster.
+    threads = [
+        threading.Thread(target=lambda check=check: outcomes.extend(made(run, check)), daemon=True)
+        for check in checks
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     run.cluster.whole()
     if run.cluster.crashes:
         # An etcd that fails by itself lets nothing be told of the library.
@@ -122,6 +117,19 @@ def together(run: Run, checks: Sequence[Callable[[Run], list[Outcome]]]) -> list
             run.say("void: ", crash)
         outcomes = [Outcome(each.name, each.figures, void="etcd failed by itself") for each in outcomes]
         run.cluster.crashes.clear()
+    return outcomes
+
+
+def made(run: Run, check: Check) -> list[Outcome]:
+    """Make one check, and say what came of it."""
+    try:
+        outcomes = check(run)
+    except Exception as error:
+        logging.exception("a check was broken off")
+        name, told = check.__module__.rpartition(".")[2], f"{type(error).__name__}: {error}"
+        outcomes = [Outcome(name, "broken off; the log says where", [Finding("broken off", told)])]
+    for outcome in outcomes:
+        run.say(show(outcome))
     return outcomes
 
 

@@ -232,14 +232,14 @@ def effect(op: Op, name: str, before: Any, mod: int) -> Any:
     if kind == "leaf":
         return {**_dict(before), args[1]: args[2]}
     if kind == "unleaf":
-        found = dict(_dict(before))
-        _need(args[1] in found, "was not there")
-        del found[args[1]]
-        return found or ABSENT
+        names = dict(_dict(before))
+        _need(args[1] in names, "was not there")
+        del names[args[1]]
+        return names or ABSENT
     if kind == "append":
-        found = [*_list(before), args[1]]
-        _need(not op.ok or op.result == f"/{name}/{len(found)}", f"is item {len(found)}, told {op.result}")
-        return found
+        items = [*_list(before), args[1]]
+        _need(not op.ok or op.result == f"/{name}/{len(items)}", f"is item {len(items)}, told {op.result}")
+        return items
     if kind == "unitem":
         items = list(_list(before))
         _need(args[1] <= len(items), "was not there")

@@ -27,7 +27,6 @@ class Outcome:
     findings: list[Finding] = field(default_factory=list)
     void: str = ""
     """Why it says nothing, if it does."""
-    seconds: float = 0.0
     numbers: dict[str, float] = field(default_factory=dict)
 
     @property

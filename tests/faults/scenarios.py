@@ -274,14 +274,9 @@ def moved_meanwhile(ground: Ground) -> list[Finding]:
     """A leaf that has moved is not overwritten by who compares its revision."""
     scene = Scene(ground)
     worker = scene.worker()
-    revisions: list[int] = []
-    for value in (5, 6):
-        worker.do(
-            "put",
-            ["k0", value],
-            lambda value=value: revisions.append(r := scene.direct.put("/k0", value)) or r,
-        )
-    old = revisions[0]
+    worker.do("put", ["k0", 105], lambda: scene.direct.put("/k0", 105))
+    old = scene.direct.entry("/k0").revision
+    worker.do("put", ["k0", 106], lambda: scene.direct.put("/k0", 106))
     worker.do("cas", ["k0", 108, old], lambda: scene.direct.put("/k0", 108, revision=old))
     return scene.findings()
 

@@ -35,7 +35,12 @@ def main() -> None:
     size = int(text)
     keys, path = names(size), f"/{size}"
     stop = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+
+    def listen() -> None:
+        sys.stdin.read()
+        stop.set()
+
+    threading.Thread(target=listen, daemon=True).start()
     done = failed = 0
     wrong: list[str] = []
     with connect(endpoints.split(","), PREFIX, timeout=float(timeout)) as client:

@@ -191,10 +191,18 @@ def _outages(run: Run, links: list[Proxy]) -> list[tuple[str, Callable[[], None]
             member.stop()
 
     def each_link(action: Callable[[Proxy], None]) -> Callable[[], None]:
-        return lambda: [action(link) for link in links] and None
+        def act() -> None:
+            for link in links:
+                action(link)
+
+        return act
 
     def some(action: Callable[[Member], None], number: int) -> Callable[[], None]:
-        return lambda: [action(member) for member in dice.sample(cluster.members, number)] and None
+        def act() -> None:
+            for member in dice.sample(cluster.members, number):
+                action(member)
+
+        return act
 
     found = [
         ("all links are closed", each_link(Proxy.close), each_link(Proxy.reopen)),
@@ -205,6 +213,5 @@ def _outages(run: Run, links: list[Proxy]) -> list[tuple[str, Callable[[], None]
         found.append(("a majority is frozen", some(lambda member: member.pause(), 2), cluster.whole))
         found.append(("all links are dead", each_link(Proxy.hold), each_link(Proxy.release)))
     if cluster.safe and cluster.partitions:
-        cut = lambda: cluster.cut(dice.sample(cluster.members, 2))  # noqa: E731
-        found.append(("a majority is cut off", cut, cluster.whole))
+        found.append(("a majority is cut off", some(lambda member: cluster.cut([member]), 2), cluster.whole))
     return found
