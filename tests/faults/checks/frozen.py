@@ -12,6 +12,7 @@ from tests.live.inbox import Inbox
 
 PREFIX = "/frozen"
 _BOUND = 12.0
+_IDLE = 2.0
 _OFTEN = 5
 """How many clients notice it at a time, each a moment later in its rhythm of keepalives."""
 
@@ -41,6 +42,8 @@ def _freeze(member: Member, outcome: Outcome) -> list[float]:
             client.subscribe("/a", lambda change: None, on_state=inbox)
             inboxes.append(inbox)
             client.put("/a", number)
+        # Most connections are idle when it happens: no ping of gRPC's is under way that would tell earlier.
+        time.sleep(_IDLE)
         member.pause()
         began = time.monotonic()
         try:
