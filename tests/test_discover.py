@@ -122,10 +122,10 @@ def test_what_is_remembered_is_safe_to_keep(server: local.LocalEtcd, at_home: Pa
 def test_the_port_may_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINK_KV_TIMEOUT", "0.2")
     with pytest.raises(Unavailable, match="no cluster answers"):
-        discover("127.0.0.1")
+        discover("127.0.0.9")  # where nobody's etcd listens
     assert [client._config.endpoints for client in items._clients.values()] == [
         ("127.0.0.1:1",),
-        ("127.0.0.1:2379",),
+        ("127.0.0.9:2379",),
     ]
     for wrong in ("", "host:port", "h:1:2"):
         with pytest.raises(ConfigError, match="an address is a host, or host:port"):
