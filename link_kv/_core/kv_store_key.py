@@ -136,6 +136,7 @@ class KVStoreKey(Addressable):
         """The value, while there is no item."""
         self._kv_latest: dict[str, Any] | None = None
         self._kv_stored = False
+        self._kv_scheduled = False
         self._kv_trouble = ""
         self.calibration = given.get("calibration")
         self.get_on_set = given.get("get_on_set", False)
@@ -155,9 +156,14 @@ class KVStoreKey(Addressable):
     # The value: what endpoints of your own override
 
     def on_get(self, *args: Any, **kwargs: Any) -> Any:
-        """The value, as it is now in etcd. Override it to ask an instrument; return the raw value."""
+        """The value, as it is in etcd. Override it to ask an instrument; return the raw value.
+
+        Etcd is asked for it, but on schedule it is the item's, which needs no answer.
+        """
         item = self._kv_item
-        return self._kv_kept if item is None else item._refresh_here()
+        if item is None:
+            return self._kv_kept
+        return item.value if self._kv_scheduled else item._refresh_here()
 
     def on_set(self, value: Any) -> Any:
         """Write the value. Override it to tell an instrument; what it returns is in the reply.
@@ -307,7 +313,11 @@ class KVStoreKey(Addressable):
     def scheduled_action(self) -> None:
         """Look at the value, and send an alert if one is due."""
         with self._kv_turn:
-            values = self._kv_look()
+            self._kv_scheduled = True
+            try:
+                values = self._kv_look()
+            finally:
+                self._kv_scheduled = False
             if self._kv_due.is_due(values, time.monotonic()):
                 self._kv_show(values["value_raw"], wait=False)
                 self._kv_tell(values)

@@ -37,6 +37,8 @@ class Ticket:
         self._due = 0.0
         self._busy = False
         self._cancelled = False
+        self._failure = ""
+        """What the work raised last."""
 
     def cancel(self) -> None:
         """Do it no more. What is being done is done to its end."""
@@ -116,10 +118,7 @@ class Scheduler:
                 ticket = self._next()
             if ticket is None:
                 return
-            try:
-                ticket._work()
-            except BaseException:  # the next tick tries again
-                log.exception("%s: raised", ticket.what)
+            _do(ticket)
             ticket._busy = False
             with self._changed:
                 self._idle += 1
@@ -149,6 +148,21 @@ class Scheduler:
                         self._start()
                     return ticket
             return None
+
+
+def _do(ticket: Ticket) -> None:
+    """Do the work. What it raises is logged once, not at each tick at which it is the same."""
+    try:
+        ticket._work()
+    except BaseException as raised:  # the next tick tries again
+        failure = repr(raised)
+        if failure != ticket._failure:
+            log.exception("%s: raised", ticket.what)
+        ticket._failure = failure
+    else:
+        if ticket._failure:
+            log.warning("%s: works again", ticket.what)
+        ticket._failure = ""
 
 
 def _begin(ticket: Ticket, now: float) -> bool:

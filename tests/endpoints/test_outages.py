@@ -104,6 +104,7 @@ def test_polled_values_wait_for_etcd_to_come_back(
     kv = KVStore(name="kv", heartbeat_interval=0)
     counts = Counts(name="counts", schedule_interval=0.02)
     kv.add_endpoint(counts)
+    kv.add_endpoint(KVStoreKey(1, name="plain", schedule_interval=0.02))
     kv.start_in_thread()
     client = EtcdMiddleware(endpoints=server.endpoints)
     seen: list[int] = []
@@ -112,6 +113,8 @@ def test_polled_values_wait_for_etcd_to_come_back(
         until(lambda: len(seen) > 10)
         server.stop()
         until(lambda: "polled values wait" in caplog.text)
+        with Endpoints(client) as endpoints, pytest.raises(Unavailable):
+            endpoints.get("plain")
         missed = counts._kv_latest
         assert missed is not None
         server = local.start(tmp_path / "data", port=port)
@@ -119,6 +122,7 @@ def test_polled_values_wait_for_etcd_to_come_back(
         # None was lost, and each is a revision.
         assert seen == list(range(seen[0], seen[0] + len(seen)))
         assert caplog.text.count("polled values wait") == 1
+        assert "endpoint plain: raised" not in caplog.text  # its looks need no etcd
         item = get("kv.counts", client=client)
         until(lambda: item.store._served("counts") == ("kv", "counts"))
         last = seen[-1]

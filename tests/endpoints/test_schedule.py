@@ -68,7 +68,23 @@ def test_others_go_on_meanwhile_and_after_an_error(
     scheduler.every(0.01, "fails", fails)
     assert done.wait(30)
     go.set()
-    assert "fails: raised" in caplog.text
+    assert caplog.text.count("fails: raised") == 1
+
+
+def test_what_works_again_is_told(scheduler: Scheduler, caplog: pytest.LogCaptureFixture) -> None:
+    failures = iter([ValueError("a"), ValueError("a"), ValueError("b")])
+    done = threading.Event()
+
+    def work() -> None:
+        if (failure := next(failures, None)) is not None:
+            raise failure
+        done.set()
+
+    scheduler.every(0.01, "work", work)
+    assert done.wait(30)
+    scheduler.close()
+    assert caplog.text.count("work: raised") == 2
+    assert caplog.text.count("work: works again") == 1
 
 
 def test_once_and_cancelled(scheduler: Scheduler) -> None:
