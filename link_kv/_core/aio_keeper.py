@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from link_kv._core.connection import Connection
 from link_kv._core.keeper import Keeper, Work
@@ -30,8 +29,12 @@ class TaskRun:
             await asyncio.wait([self._task], timeout=seconds)
 
     async def _pause(self, seconds: float) -> bool:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), seconds)
+        # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes right after `wake`.
+        timer = self._loop.call_later(seconds, self._woken.set)
+        try:
+            await self._woken.wait()
+        finally:
+            timer.cancel()
         self._woken.clear()
         return False  # it is cancelled to end
 

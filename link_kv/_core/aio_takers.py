@@ -40,8 +40,13 @@ async def _begin(make: Callable[[], T]) -> T:
     try:
         return await asyncio.shield(making)
     except asyncio.CancelledError:
-        making.add_done_callback(lambda done: done.result().close() if done.exception() is None else None)
+        making.add_done_callback(_close_made)
         raise
+
+
+def _close_made(making: asyncio.Future[T]) -> None:
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()
 
 
 class Subscription(Callbacks):

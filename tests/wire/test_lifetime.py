@@ -299,6 +299,28 @@ def test_asyncio_programs_that_close_nothing(etcd: Any, etcd_prefix: str) -> Non
     )
 
 
+def test_asyncio_programs_that_end_with_everything_open(etcd: Any, etcd_prefix: str) -> None:
+    program(
+        etcd.endpoints[0],
+        etcd_prefix,
+        """
+        logging.getLogger('link_kv').addHandler(logging.NullHandler())
+
+        async def main(number):
+            client = aio.EtcdMiddleware(endpoints=[ENDPOINT], prefix=PREFIX)
+            lock, session = aio.Lock(client, f'lock {number}'), aio.Session(client)
+            await client.mirror('/a')
+            assert await lock.acquire(10)
+            await session.open()
+            asyncio.ensure_future(anext(aiter(client.watch('/a'))))
+            await asyncio.sleep(0)
+
+        for number in range(3):
+            asyncio.run(main(number))
+        """,
+    )
+
+
 def test_one_client_in_loop_after_loop(etcd: Any, etcd_prefix: str) -> None:
     program(
         etcd.endpoints[0],
