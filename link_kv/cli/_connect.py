@@ -131,9 +131,9 @@ def path_argument(name: str = "path", **more: Any) -> Callable[[Callable[..., An
 
 
 # Shells put a completion into the line as it is, so what they would act on is not offered.
-_SPECIAL = frozenset(" \"#$&'()*;<>?[\\]^`{|}~!")
-_OFFERED = 200
-_PATIENCE = "1"  # seconds
+SPECIAL = frozenset(" \"#$&'()*;<>?[\\]^`{|}~!")
+OFFERED = 200
+PATIENCE = "1"  # seconds
 
 
 def _complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -141,7 +141,7 @@ def _complete(context: click.Context, parameter: click.Parameter, incomplete: st
     from link_kv import EtcdMiddleware
     from link_kv.errors import LinkKVError
 
-    given = {**context.find_root().params, "timeout": _PATIENCE}
+    given = {**context.find_root().params, "timeout": PATIENCE}
     try:
         with EtcdMiddleware._of(configure(given)) as client:
             if not incomplete.startswith("/") and parameter.name == "names":
@@ -164,9 +164,9 @@ def _children(client: EtcdMiddleware, start: str) -> list[str]:
     found: list[str] = []
     for node in drive(walk(client._exchange(), parent, 1)):
         path = node.path if node.kind is Kind.LEAF else node.path + "/"
-        if node.level and path.startswith(start) and path.isprintable() and _SPECIAL.isdisjoint(path):
+        if node.level and path.startswith(start) and path.isprintable() and SPECIAL.isdisjoint(path):
             found.append(path)
-            if len(found) == _OFFERED:
+            if len(found) == OFFERED:
                 break
     return found
 
@@ -183,4 +183,4 @@ def _items(client: EtcdMiddleware, start: str) -> list[str]:
     else:
         names = [name.lower() for name in store_names(client)]
     found = [name for name in names if name.startswith(start.lower()) and name.isprintable()]
-    return [name for name in found if _SPECIAL.isdisjoint(name)][:_OFFERED]
+    return [name for name in found if SPECIAL.isdisjoint(name)][:OFFERED]

@@ -11,6 +11,7 @@ import click
 from link_kv.codec import decode
 from link_kv.errors import ConfigError, LinkKVError, NotFound, Unavailable
 
+from ._connect import OFFERED, PATIENCE, SPECIAL, configure
 from ._items import store_named
 from ._show import plain
 
@@ -28,7 +29,25 @@ reply_option = click.option(
 
 
 def endpoint_argument() -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.argument("target", metavar="ENDPOINT")
+    return click.argument("target", metavar="ENDPOINT", shell_complete=_complete)
+
+
+def _complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The endpoints and providers that begin as typed. Silent when etcd cannot be asked: a shell is
+    waiting.
+    """
+    from link_kv import EtcdMiddleware
+    from link_kv._core import endpoint_names
+    from link_kv._core.calls import run
+
+    try:
+        with EtcdMiddleware._of(configure({**context.find_root().params, "timeout": PATIENCE})) as client:
+            served = run(endpoint_names.everything(client._exchange()))
+    except LinkKVError:
+        return []
+    names = {name for each in served for name in (each.name, each.service, f"{each.service}.{each.name}")}
+    found = [name for name in sorted(names) if name.lower().startswith(incomplete.lower())]
+    return [name for name in found if name.isprintable() and SPECIAL.isdisjoint(name)][:OFFERED]
 
 
 def endpoints(client: EtcdMiddleware) -> Endpoints:

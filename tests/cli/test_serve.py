@@ -234,6 +234,25 @@ def test_one_that_was_killed_is_replaced_at_once(cli: Cli, serving: Serving) -> 
     assert cli("get", "chips") == "1.75\n"
 
 
+def test_completion(cli: Cli, serving: Serving) -> None:
+    from link_kv.cli import _endpoints
+    from link_kv.cli._run import link_kv as group
+
+    line(serving())
+    context = click.Context(group)
+    unsaid = ("url", "user", "password_file", "ca_cert", "cert_cert", "cert_key", "timeout")
+    where = {"endpoints": ",".join(cli.etcd.endpoints), "prefix": cli.prefix}
+    context.params = {**dict.fromkeys(unsaid), **where}
+    target = click.Argument(["target"])
+    assert _endpoints._complete(context, target, "") == [
+        *("chips", "my_price_list", "my_price_list.chips", "my_price_list.peaches"),
+        *("my_price_list.waffles", "peaches", "waffles"),
+    ]
+    assert _endpoints._complete(context, target, "PEA") == ["peaches"]
+    context.params["endpoints"] = "127.0.0.1:1"
+    assert _endpoints._complete(context, target, "") == []
+
+
 def test_off_loopback_it_takes_a_certificate_or_a_word(cli: Cli, serving: Serving) -> None:
     status, output, errors = end(serving(PRICES, "--listen", "0.0.0.0"))
     assert (status, output) == (1, "")
