@@ -20,7 +20,19 @@ from pathlib import Path
 from tests.faults import cluster as clusters
 from tests.faults.arena import examine
 from tests.faults.checker import Finding
-from tests.faults.checks import failed, followers, frozen, history, locks, resyncs, trees
+from tests.faults.checks import (
+    canaries,
+    endings,
+    failed,
+    followers,
+    frozen,
+    fuzz,
+    history,
+    leaks,
+    locks,
+    resyncs,
+    trees,
+)
 from tests.faults.profiles import PROFILES
 from tests.faults.report import show, verdict
 from tests.faults.run import Outcome, Run
@@ -34,6 +46,8 @@ GROUPS: tuple[dict[str, Check], ...] = (
     {"followers": followers.run},
     # These wait more than they work, and leave two of the members alone.
     {"failed": failed.run, "locks": locks.run, "frozen": frozen.run},
+    # These need no cluster, and work in programs of their own.
+    {"fuzz": fuzz.run, "endings": endings.run, "leaks": leaks.run, "canaries": canaries.run},
 )
 CHECKS = [name for group in GROUPS for name in group]
 
