@@ -621,6 +621,8 @@ class CommandLine:
         signal.setitimer(signal.ITIMER_REAL, _SECONDS)
         try:
             status = _run.run(args)
+        except KeyboardInterrupt:
+            status = 0  # it came before the command began, or after its end
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for stream in (output, errors):
@@ -769,7 +771,9 @@ def fuzz(entrance: Entrance, seconds: float, seed: int, tally: Tally) -> None:
         try:
             batch()
         except Exception as error:  # noqa: BLE001 - that is what is looked for
-            tally.found.append(f"{type(error).__name__}: {error} <- {last[0]!r}"[:1000])
+            causes = getattr(error, "exceptions", (error,))  # several of what did not fail again
+            told = "; ".join(f"{type(each).__name__}: {each}" for each in causes)
+            tally.found.append(f"{told} <- {last[0]!r}"[:1000])
 
 
 def main(name: str, seconds: str, seed: str) -> None:

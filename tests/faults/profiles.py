@@ -33,8 +33,8 @@ class Profile:
     """How many keys one tree more has."""
     outages: int = 6
     """How often all that follows etcd is cut off from it."""
-    fuzz: float = 60
-    """Seconds that each of five programs has for handing in nonsense."""
+    fuzz: float = 20
+    """Seconds that each of five programs has for handing in nonsense, two at a time."""
     connects: int = 1000
     """How many clients come and go, and as many watches."""
     services: int = 100

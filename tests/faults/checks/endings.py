@@ -19,7 +19,7 @@ from tests.leases import ROOT
 
 _SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "exit at SIGTERM": signal.SIGTERM}
 _STATUS = {"SIGINT": 130, "SIGTERM": -signal.SIGTERM}
-_AT_ONCE = 6
+_AT_ONCE = 4
 _WRONG = re.compile(r"Traceback|Exception in|Exception ignored|Fatal|Segmentation|never (retrieved|awaited)")
 
 

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
 
 from tests.faults.fuzzers import FUZZERS
 from tests.faults.run import Outcome, Run
 
 
+_AT_ONCE = 2
+
+
 def run(run: Run) -> list[Outcome]:
     outcome = Outcome("hostile input")
-    told: list[str] = []
-    with ExitStack() as stack:
-        seed = run.dice("fuzz").randrange(2**32)
-        programs = {name: run.program("fuzzers", name, run.profile.fuzz, seed) for name in FUZZERS}
-        for program in programs.values():
-            stack.callback(program.close)
-        for name, program in programs.items():
+    seed = run.dice("fuzz").randrange(2**32)
+
+    def one(name: str) -> dict[str, Any] | None:
+        with closing(run.program("fuzzers", name, run.profile.fuzz, seed)) as program:
             line = program.line()
-            outcome.demand(bool(line), "a program ended", f"{name}, by something that it did not expect")
-            for what, tally in json.loads(line or "{}").items():
+        return json.loads(line) if line else None
+
+    told: list[str] = []
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for name, tallies in zip(FUZZERS, pool.map(one, FUZZERS), strict=True):
+            if tallies is None:
+                outcome.demand(False, "a program ended", f"{name}, by something that it did not expect")
+                continue
+            for what, tally in tallies.items():
                 told.append(f"{tally['accepted']} + {tally['refused']} {what}")
                 outcome.need(tally["accepted"] + tally["refused"], 1, f"inputs of {what}")
                 for found in tally["found"]:
