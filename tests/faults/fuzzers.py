@@ -761,7 +761,7 @@ def fuzz(entrance: Entrance, seconds: float, seed: int, tally: Tally) -> None:
     while time.monotonic() < until and len(tally.found) < 3:
         batch = hypothesis.given(inputs)(one)
         batch = hypothesis.settings(
-            max_examples=500,
+            max_examples=50,
             database=None,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -10,7 +10,6 @@ from typing import Any
 from tests.faults.fuzzers import FUZZERS
 from tests.faults.run import Outcome, Run
 
-
 _AT_ONCE = 2
 
 
