@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from link_kv.tree import Place, decode_name
 
 from ._config_files import apply, dry_run_option, place_of, relative, yes_option
 from ._connect import connected, path_argument, resolve_path
+from ._items import time_of
 from ._show import console, json_list, json_option, lines, plain, preview, progress, terminal
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def log_command(client: EtcdMiddleware, path: str, since: int | None, as_json: b
 
 def _plain(at: Place, found: History) -> Iterator[str]:
     for write in reversed(found.writes):
-        head = f"{write.revision}\t{_when(write.time)}\t{plain(write.writer or '-')}"
+        head = f"{write.revision}\t{time_of(write.time)}\t{plain(write.writer or '-')}"
         for sign, name, text in _sides(at, write):
             yield f"{head}\t{sign}\t{plain(name)}\t{plain(text)}"
     if found.compacted:
@@ -75,7 +75,7 @@ def _paint(at: Place, found: History) -> None:
     out = console()
     for write in reversed(found.writes):
         by = f"  {write.writer}" if write.writer else ""
-        out.print(Text(plain(f"revision {write.revision}  {_when(write.time)}{by}"), "bold yellow"))
+        out.print(Text(plain(f"revision {write.revision}  {time_of(write.time)}{by}"), "bold yellow"))
         for sign, name, stored in _sides(at, write):
             style = "red" if sign == "-" else "green"
             out.print(Text(f"  {sign} {plain(name)} = {preview(stored)[0]}", style), no_wrap=True)
@@ -94,10 +94,6 @@ def _as_json(write: Write) -> dict[str, Any]:
     if write.time is not None:
         told |= {"time": write.time, "writer": write.writer}
     return {**told, "changes": [item(change) for change in write.changes]}
-
-
-def _when(moment: float | None) -> str:
-    return "-" if moment is None else time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(moment))
 
 
 # rollback
@@ -194,7 +190,7 @@ def _explain(told: dict[str, Any], at: Place | None, rows: list[tuple[Acknowledg
         shown.append(("value", "not in etcd: the program's default, or its environment"))
     else:
         shown += [("value", plain(stored)), ("revision", str(told["revision"]))]
-        shown += [("time", _when(told.get("time"))), ("writer", told.get("writer") or "-")]
+        shown += [("time", time_of(told.get("time"))), ("writer", told.get("writer") or "-")]
     shown.append(("followed", at.path if at is not None else "by no running process"))
     lines(f"{name}\t{plain(text) if name != 'value' else text}" for name, text in shown)
     for each, source in rows:

@@ -18,6 +18,7 @@ import click
 from link_kv.errors import LinkKVError, LocalEtcdError
 
 from ._connect import options
+from ._group import Group
 from ._show import harmless
 
 # Each command's module in this package, in the order of the help text. The module's `command` is the command;
@@ -68,7 +69,7 @@ _INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
 _ONE_INTERRUPT_SECONDS = 1.0
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -129,7 +130,8 @@ def _message(error: Exception) -> str:
         path = error.ctx.command_path if error.ctx else "link-kv"
         if isinstance(error, click.NoSuchOption) and error.ctx and _is_global(name := error.option_name):
             return f"{name} stands before the command: link-kv {name} … {error.ctx.info_name}"
-        text = f"{error.format_message()} Try '{path} --help'."
+        said = error.format_message()
+        text = f"{said}{'' if said.endswith(('.', '?', '!')) else '.'} Try '{path} --help'."
     elif isinstance(error, click.ClickException):
         text = error.format_message()
     elif isinstance(error, LocalEtcdError):

@@ -10,13 +10,14 @@ from link_kv._core import auth
 from link_kv._core.calls import run
 
 from ._connect import connected
+from ._group import Group
 from ._show import json_option
 
 if TYPE_CHECKING:
     from link_kv import EtcdMiddleware
 
 
-@click.group("auth")
+@click.group("auth", cls=Group)
 def command() -> None:
     """Turn etcd's authentication on and off. While it is off, everybody may do everything."""
 

@@ -6,6 +6,8 @@ import importlib
 
 import click
 
+from ._group import Group
+
 # Each command's module in this package; imported when it is asked for.
 COMMANDS = {
     "status": "_config_status",
@@ -19,7 +21,7 @@ COMMANDS = {
 }
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 

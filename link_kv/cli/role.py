@@ -12,6 +12,7 @@ from link_kv._core.calls import run
 from link_kv.errors import NotFound
 
 from ._connect import connected, path_argument, resolve_path
+from ._group import Group
 from ._show import json_option, lines, plain
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 name_argument = click.argument("name")
 
 
-@click.group("role")
+@click.group("role", cls=Group)
 def command() -> None:
     """Add, change and delete etcd's roles.
 

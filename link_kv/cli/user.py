@@ -13,6 +13,7 @@ from link_kv._core.calls import run
 from link_kv.errors import ConfigError
 
 from ._connect import connected, first_line
+from ._group import Group
 from ._show import json_option, lines, plain
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ password_option = click.option(
 )
 
 
-@click.group("user")
+@click.group("user", cls=Group)
 def command() -> None:
     """Add, change and delete etcd's users.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -287,7 +288,7 @@ def test_log_and_rollback(cli: Cli, etcd_client: EtcdMiddleware, tmp_path: Path)
         (first, "+", "C/list/1", "x"),
         (first, "+", "C/port", "1"),
     ]
-    assert rows[0][1].startswith("20")
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}[-+]\d\d:\d\d", rows[0][1])  # as in `watch`
     assert rows[0][2].endswith(f":{os.getpid()}")
     assert rows[-1][1:3] == ["-", "-"]
     done = json.loads(cli("config", "log", PATH, "--json", "--since", str(imported)))

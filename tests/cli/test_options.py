@@ -51,6 +51,13 @@ def test_options_win_over_the_environment(cli: Cli, etcd_client: EtcdMiddleware)
             ["get", "/a", "--endpoints", "x"],
             "--endpoints stands before the command: link-kv --endpoints … get",
         ),
+        (["get", "/a", "--endpoint", "x"], r"No such option.*--endpoint.* Try 'link-kv get --help'\."),
+        (["del"], "Missing argument 'PATH…'. Try 'link-kv del --help'."),
+        (["set", "/a", "b", "c"], r"Got unexpected extra argument \(c\)\. Try 'link-kv set --help'\."),
+        (["gett"], "No such command 'gett'. Did you mean 'get'? Try 'link-kv --help'."),
+        (["zzz"], "No such command 'zzz'. Try 'link-kv --help'."),
+        (["config", "lgo"], "No such command 'lgo'. Did you mean 'log'? Try 'link-kv config --help'."),
+        (["user", "ad"], "No such command 'ad'. Did you mean 'add'? Try 'link-kv user --help'."),
         (["get", "/a", "--colour"], r"No such option.*--colour.* Try 'link-kv get --help'\."),
         (["set", "/a", "1", "--ttl", "-1"], "/a: ttl=-1.0: a time to live is a positive number of seconds"),
         (["import", "/none.json", "/a"], "/none.json: No such file or directory"),
@@ -81,6 +88,14 @@ def test_a_failure_says_what_is_wrong(cli: Cli, args: list[str], message: str) -
     assert result.stdout_bytes == b""
     said = _message(result.exception)
     assert said == message or re.fullmatch(message, said)
+
+
+@pytest.mark.parametrize("group", [[], ["config"], ["user"], ["role"], ["auth"]])
+def test_a_group_alone_shows_its_help(group: list[str]) -> None:
+    done = call(*group)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == call(*group, "--help").stdout
+    assert done.stdout.startswith(f"Usage: {' '.join(['link-kv', *group])} [OPTIONS] ")
 
 
 @pytest.mark.parametrize(
