@@ -55,7 +55,15 @@ def __getattr__(name: str) -> object:
     return getattr(import_module("link_kv.aio_links"), name)
 
 
-class _Reader:
+class _Awaited:
+    """What is awaited, and can neither be asked with ``in`` nor iterated without ``async``."""
+
+    # Else Python asks for the items 0, 1, 2, … and never ends, since a coroutine is no IndexError.
+    __contains__ = None
+    __iter__ = None
+
+
+class _Reader(_Awaited):
     """Reading by path and iterating over leaf paths, now or at a revision."""
 
     _space: Namespace
@@ -319,7 +327,7 @@ class Lock(Mutex["EtcdMiddleware", asyncio.Event]):
         return new_lease(self._client, self._ttl)
 
 
-class Transaction:
+class Transaction(_Awaited):
     """What a function given to `EtcdMiddleware.transaction` reads and writes.
 
     Reads are awaited, of one revision, and show what the function itself has written. Nothing is written
@@ -356,7 +364,7 @@ def _view(space: Namespace, found: trees.Found) -> Any:
     return (TreeList if found.kind is Kind.LIST else Tree)(space, found.path)
 
 
-class Tree(trees.View):
+class Tree(trees.View, _Awaited):
     """A tree of a client as a live view, by the names of its children. The twin of `link_kv.views.Tree`.
 
     A child that is a tree or a list is a view again. Nothing is cached: each access is a read.
@@ -422,7 +430,7 @@ class Tree(trees.View):
         return await self._core.snapshot()
 
 
-class TreeList(trees.View):
+class TreeList(trees.View, _Awaited):
     """A list of a client as a live view, counted from 0. The twin of `link_kv.views.TreeList`."""
 
     _core: trees.Row
@@ -486,7 +494,7 @@ class TreeList(trees.View):
         return await self._core.snapshot()
 
 
-class Raw:
+class Raw(_Awaited):
     """etcd's own keys and values, as bytes. The twin of `link_kv.views.Raw`.
 
     Keys are whole: the prefix is part of them. Iterating, and counting, covers the client's prefix,

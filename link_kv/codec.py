@@ -275,7 +275,8 @@ def _write_other(value: object, path: str) -> bytes:
             number = value.item()
             if type(number) in _WRITERS:  # a longdouble stays what it is
                 return encode(number, path)
-    raise _refusal(value, path, "store text, a number, a bool, None, bytes or a numpy array made from it")
+    advice = "store a dict, a list, text, a number, a bool, None, bytes or a numpy array made from it"
+    raise _refusal(value, path, advice)
 
 
 def _write_array(array: NDArray[Any], path: str) -> bytes:

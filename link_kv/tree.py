@@ -54,7 +54,7 @@ def encode_name(name: object, path: str = "") -> str:
     """The segment that stands for a dict key. Raises `EncodeError` when the key is not a str."""
     if not isinstance(name, str):
         raise EncodeError(
-            f"{path or '/'}: the dict key {name!r} is a {type(name).__name__}; keys of a tree are str"
+            f"{path or '/'}: the dict key {name!r} is of type {type(name).__name__}; keys of a tree are str"
         )
     escaped = _ESCAPED.get(name)
     if escaped is not None:

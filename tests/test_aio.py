@@ -405,3 +405,14 @@ asyncio.run(main())
         program.expect("0")
         program.expect("True 2")
         assert program.finish() == 0
+
+
+async def test_what_would_have_to_be_awaited_is_refused_at_once(client: Client) -> None:
+    """Python would ask for the items 0, 1, 2, … for ever: each is a coroutine, and none an IndexError."""
+    await client.put("/t", {"l": [1]})
+    tree = await client.tree("/t")
+    for each in (client, tree, await tree["l"], client.raw, client.at(await client.put("/x", 1))):
+        with pytest.raises(TypeError):
+            "x" in each  # type: ignore[operator]  # noqa: B015
+        with pytest.raises(TypeError):
+            iter(each)  # type: ignore[call-overload]

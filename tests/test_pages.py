@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import link_kv  # noqa: F401 - makes the import of etcd3 work
+import link_kv
 from link_kv._core.admin import REQUESTS
 from link_kv.live import Stats
 
@@ -46,3 +46,9 @@ def test_every_counter_is_listed(name: str) -> None:
 def test_every_request_of_administrators_is_listed() -> None:
     listed = re.findall(r"^\| `([\w.]+)` \|", page("reference/admin-requests.md"), re.MULTILINE)
     assert sorted(listed) == sorted(REQUESTS)
+
+
+def test_the_names_at_the_top_are_the_public_ones() -> None:
+    assert [name for name in dir(link_kv) if not name.startswith("__")] == sorted(link_kv.__all__)
+    for name in link_kv.__all__:
+        assert getattr(link_kv, name) is not None

@@ -151,6 +151,12 @@ def _from_environment(environ: Mapping[str, str]) -> _Layer:
         variable = f"LINK_KV_{name.upper()}"
         if environ.get(variable):
             _put(layer, (name,), parse, environ[variable], variable)
+    variables = [f"LINK_KV_{name.upper()}" for name in OPTIONS]
+    for name in environ:
+        # Other variables of ours are no options; but one that is nearly an option's is a mistake.
+        if name.startswith("LINK_KV_") and name not in variables:
+            for meant in difflib.get_close_matches(name, variables, n=1, cutoff=0.9):
+                warnings.warn(f"{name} is no option, and is ignored; {meant} is one", stacklevel=2)
     return _checked(layer)
 
 

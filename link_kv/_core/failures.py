@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import re
 
+from link_kv._core.options import DEFAULT_HOST, DEFAULT_PORT
 from link_kv.errors import (
     AccessDenied,
     KeyExists,
@@ -146,13 +147,17 @@ def grpc_limit(failure: WireFailure) -> int | None:
     return int(found[1]) if found and failure.code == RESOURCE_EXHAUSTED else None
 
 
+_NOBODY_SAID = "start one with `link-kv up`, or say where yours is: endpoints=, LINK_KV_ENDPOINTS"
+
+
 def describe(failure: WireFailure, endpoints: tuple[str, ...]) -> str:
     where = ", ".join(endpoints)
     words = failure.details.rsplit("; last error: ", 1)[-1] or f"status {failure.code}"
     what = meaning(failure)
     if what is Meaning.NEVER_SENT:
         hints = [f"{hint}: " for sign, hint in _TLS_WORDS if sign in words]
-        return f"no etcd answers at {where}: {''.join(hints)}{words}"
+        advice = f" ({_NOBODY_SAID})" if endpoints == (f"{DEFAULT_HOST}:{DEFAULT_PORT}",) else ""
+        return f"no etcd answers at {where}: {''.join(hints)}{words}{advice}"
     if what is Meaning.NOT_APPLIED:
         return f"etcd at {where} refused for now: {words.removeprefix('etcdserver: ')}"
     return f"etcd at {where} did not answer: {words}"

@@ -56,7 +56,7 @@ def test_what_cannot_be_imported(cli: Cli, etcd_client: EtcdMiddleware, tmp_path
     etcd_client["/t"] = 1
     file = tmp_path / "t.yaml"
     file.write_text("1: a")
-    assert "/t: the dict key 1 is a int" in cli.fails(EncodeError, "import", str(file), "/t")
+    assert "/t: the dict key 1 is of type int" in cli.fails(EncodeError, "import", str(file), "/t")
     assert "the root cannot be replaced" in cli.fails(PathError, "import", str(file), "/")
     assert etcd_client["/t"] == 1
 

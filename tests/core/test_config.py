@@ -523,3 +523,11 @@ def test_the_notice_comes_once_for_each_file(tmp_path: Path) -> None:
         for _ in range(3):
             resolve(environ={}, directories=[tmp_path / "1", tmp_path / "2"])
     assert len(caught) == 2
+
+
+def test_a_variable_that_is_nearly_one_of_ours_is_told() -> None:
+    with pytest.warns(UserWarning, match="LINK_KV_ENDPOINT is no option.*LINK_KV_ENDPOINTS is one"):
+        resolve(environ={"LINK_KV_ENDPOINT": "elsewhere:1"}, directories=[])
+    resolve(
+        environ={"LINK_KV_HOME": "/x", "LINK_KV_TEST_ENDPOINTS": "h:1"}, directories=[]
+    )  # warnings are errors
