@@ -487,6 +487,9 @@ def _find(directory: Path, module: str, provider: bool) -> Accepted:
             kind = getattr(importlib.import_module(place), name)
         except (ImportError, AttributeError) as wrong:
             raise ConfigError(f"{module!r} cannot be imported: {wrong}") from None
+        except Exception as raised:
+            # No name of a module, or what the module itself does: that is the program's own.
+            raise ConfigError(f"{module!r} cannot be imported: {raised!r}") from raised
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise ConfigError(f"{module!r} is no {base.__name__}")
     return Accepted(kind, {**keywords, **_own_keywords(kind, base)})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
-from link_kv import ConfigError
+from link_kv import ConfigError, endpoints
 from link_kv._core import endpoint_config
 from link_kv._core.endpoint_config import FLAG, NUMBER, TABLE, TEXT, Accepted
 
@@ -163,6 +165,20 @@ def test_keywords_are_shared_by_aliases() -> None:
     assert foo.keywords == {"unit": "m", "max_interval": 1}
     assert bar.keywords == {"unit": "m", "max_interval": 2}
     assert baz.keywords == {"unit": "V", "max_interval": 1}
+
+
+@pytest.mark.parametrize("module", [".x", "..", "a..b", "os.", "broken.X", "raising.X"])
+def test_a_module_that_cannot_be_imported(tmp_path: Path, module: str) -> None:
+    (tmp_path / "broken.py").write_text("def (")
+    (tmp_path / "raising.py").write_text("raise RuntimeError('not today')")
+    file = tmp_path / "kv.yaml"
+    file.write_text(f"providers:\n  - name: a\n    module: {module}\n")
+    before = list(sys.path)
+    try:
+        with pytest.raises(ConfigError, match=r"line 3, column 13: module: .* cannot be imported: "):
+            endpoints.load(file)
+    finally:
+        sys.path[:] = before
 
 
 def test_what_is_no_configuration() -> None:
