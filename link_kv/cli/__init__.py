@@ -6,13 +6,18 @@ import sys
 
 
 def main() -> None:
-    """Run ``link-kv`` with the arguments of this process, and exit: 0, or 1 with one line on stderr."""
+    """Run ``link-kv`` with the arguments of this process, and exit: 0, or with one line on stderr."""
     try:
-        import click  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "click":
-            raise
-        sys.exit("link-kv: the command line needs click: pip install 'link_kv[cli]'")
-    from ._run import run
+        try:
+            import click  # noqa: F401
+        except ModuleNotFoundError as error:
+            if error.name != "click":
+                raise
+            sys.exit("link-kv: the command line needs click: pip install 'link_kv[cli]'")
+        from ._run import run
 
-    sys.exit(run(sys.argv[1:]))
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while that is imported; `run` sees to what comes later
+        print("link-kv: interrupted", file=sys.stderr)
+        status = 130
+    sys.exit(status)

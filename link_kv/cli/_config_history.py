@@ -147,6 +147,8 @@ def explain_command(client: EtcdMiddleware, path: str, as_json: bool) -> None:
         )
     at, followers = _configuration_of(client, place)
     _, [leaf] = run(client._exchange().read([Get(place.key)]))
+    if not leaf:
+        _check_parameter(client, place)
     told: dict[str, Any] = {"path": place.path}
     if leaf:
         told |= {"value": leaf[0].value, "revision": leaf[0].mod_revision}
@@ -172,6 +174,21 @@ def _configuration_of(client: EtcdMiddleware, place: Place) -> tuple[Place | Non
         if found:
             return above, found
     return None, []
+
+
+def _check_parameter(client: EtcdMiddleware, place: Place) -> None:
+    """Raises `PathError` for a tree, and for what processes follow: their parameters are below it."""
+    from link_kv._core.applied import acknowledgements
+    from link_kv._core.calls import run
+    from link_kv._core.conf_changes import keys
+
+    below = sorted(relative(run(keys(client._exchange(), place.path))))
+    _, followers = run(acknowledgements(client._exchange(), place.path))
+    if below or followers:
+        name = next((name for name in below if not name.endswith("/")), "/NAME")
+        raise PathError(
+            f"{place.path}: is a configuration or a part of one; name a parameter, such as {place.path}{name}"
+        )
 
 
 def _source(each: Acknowledgement, field: str, name: str, leaf: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -10,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from link_kv.codec import encode
-from link_kv.errors import NotFound, PathError
-from link_kv.tree import MISSING, decode_name
+from link_kv.errors import LinkKVError, NotFound, PathError
+from link_kv.tree import MISSING, decode_name, encode_name
 
 from ._show import plain, preview
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from link_kv import EtcdMiddleware, Item, Store
 
 _GLOB = frozenset("*?[")
+_PYTHON = re.compile(
+    r"\. A store is a tree: client\[|; get\('store\.key'\) names|\. get\(.*\)\.describe\(", re.DOTALL
+)
+"""Where an error begins to say what a program would do."""
 
 formatted_option = click.option(
     "--formatted", is_flag=True, help="Of items the text for people, in its format and units."
@@ -42,10 +48,25 @@ def store_named(client: EtcdMiddleware, name: str) -> Store:
     return get_here(client, name) if given["endpoints"] or given["url"] else get_anywhere(client, name)
 
 
-def stores(client: EtcdMiddleware, pattern: str) -> list[Store]:
-    """The stores of a name, or of a glob."""
+def slashed(argument: str) -> str:
+    """What to do where a name was typed that may be meant as a path."""
+    path = argument if "/" in argument else argument.replace(".", "/", 1)
+    return f"a path starts with a slash: /{path}"
+
+
+def _retold(error: LinkKVError, advice: str) -> LinkKVError:
+    """An error with advice for the command line in place of that for a program, if it has any."""
+    said, *python = _PYTHON.split(str(error), maxsplit=1)
+    return type(error)(f"{said}; {advice}") if python else error
+
+
+def stores(client: EtcdMiddleware, pattern: str, argument: str | None = None) -> list[Store]:
+    """The stores of a name, or of a glob. ``argument`` is all that was typed, where that is more."""
     if _GLOB.isdisjoint(pattern):
-        return [store_named(client, pattern)]
+        try:
+            return [store_named(client, pattern)]
+        except LinkKVError as error:
+            raise _retold(error, slashed(argument or pattern)) from None
     known = store_names(client)
     matching = [name for name in known if fnmatchcase(name.lower(), pattern.lower())]
     if not matching:
@@ -69,17 +90,24 @@ def is_one(arguments: Iterable[str]) -> bool:
     return len(names) == 1 and "." in names[0] and _GLOB.isdisjoint(names[0])
 
 
-def chosen(client: EtcdMiddleware, arguments: Iterable[str]) -> list[Item]:
-    """The items that arguments name: ``store.key``, ``store`` for all of it, and globs of both."""
+def chosen(client: EtcdMiddleware, arguments: Iterable[str], value: str = "VALUE") -> list[Item]:
+    """The items that arguments name: ``store.key``, ``store`` for all of it, and globs of both.
+
+    ``value`` is how the one to be written was typed, for the error where there is no such item.
+    """
     found: dict[int, Item] = {}
     for argument in arguments:
         name, dot, key = argument.partition(".")
         if is_path(argument) or not name:
             raise PathError(f"{argument!r}: items are named store.key, store, or by a glob such as store.*")
         items: list[Item] = []
-        for store in stores(client, name):
+        for store in stores(client, name, argument):
             if dot and _GLOB.isdisjoint(key):
-                items.append(store[key])
+                try:
+                    items.append(store[key])
+                except NotFound as error:
+                    path = shlex.quote(f"{store.path}/{encode_name(key)}")
+                    raise _retold(error, f"link-kv set {path} {value} makes one") from None
             else:
                 items += [item for item in store.values() if not dot or fnmatchcase(item.key, key.lower())]
         if dot and not items:

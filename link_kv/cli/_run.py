@@ -137,7 +137,7 @@ def _message(error: Exception) -> str:
     elif isinstance(error, LocalEtcdError):
         text = str(error).strip().partition("\n")[0]  # the other lines, a server's log, are for programs
     elif isinstance(error, LinkKVError):
-        text = str(error)
+        text = str(error).replace("give user= and password=", "give --user and --password-file")
     elif isinstance(error, OSError):
         text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     else:

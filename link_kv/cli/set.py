@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from link_kv.tree import MISSING
 
 from ._connect import connected, path_argument, resolve_path
 from ._endpoints import endpoints, find, item_of, lockout_option, name_of, served_at, show, value_in
-from ._items import _GLOB, chosen, formatted_option, is_one, is_path, units_option
+from ._items import _GLOB, chosen, formatted_option, is_one, is_path, slashed, units_option
 from ._show import progress
 
 if TYPE_CHECKING:
@@ -88,7 +89,9 @@ def command(
             raise click.UsageError("--lockout-key is for an endpoint.", click.get_current_context())
         if found is not None:
             path = name_of(found)
-        path, revision = _set_item(client, path, new, _text(data, value == "-"), formatted, units)
+        typed = shlex.quote(value.strip() if _NEGATIVE.fullmatch(value[1:]) else value)
+        text = _text(data, value == "-")
+        path, revision = _set_item(client, path, new, text, formatted, units, typed)
     elif ttl is None and if_revision is None and (found := served_at(client, resolve_path(path))):
         if formatted or units is not None:
             raise click.UsageError("--formatted and --units are for items.", click.get_current_context())
@@ -137,12 +140,21 @@ def _set_endpoint(
 
 
 def _set_item(
-    client: EtcdMiddleware, name: str, new: Any, text: str | bytes, formatted: bool, units: str | None
+    client: EtcdMiddleware,
+    name: str,
+    new: Any,
+    text: str | bytes,
+    formatted: bool,
+    units: str | None,
+    typed: str,
 ) -> tuple[str, int]:
     """Set an item, to a value or by a text that its type is asked about; its path, and the revision."""
     if not is_one([name]):
-        raise click.UsageError(f"{name!r}: one item, store.key, is set.", click.get_current_context())
-    [item] = chosen(client, [name])
+        advice = slashed(name) if _GLOB.isdisjoint(name) else "a glob may match many"
+        raise click.UsageError(
+            f"{name!r}: one item, store.key, is set; {advice}.", click.get_current_context()
+        )
+    [item] = chosen(client, [name], typed)
     if new is MISSING:
         with item._named():
             if isinstance(text, bytes):

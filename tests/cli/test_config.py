@@ -366,6 +366,15 @@ def test_explain(
     assert "name a parameter" in cli.fails(PathError, "config", "explain", "/x")
 
 
+def test_explain_is_of_parameters(cli: Cli, etcd_client: EtcdMiddleware, followed: Followed[Server]) -> None:
+    said = "is a configuration or a part of one; name a parameter, such as"
+    assert cli.fails(PathError, "config", "explain", PATH) == f"{PATH}: {said} {PATH}/NAME"
+    etcd_client[PATH] = {"port": 1}
+    assert cli.fails(PathError, "config", "explain", PATH) == f"{PATH}: {said} {PATH}/port"
+    etcd_client["/other/x"] = {"C": {"b": 1}}
+    assert cli.fails(PathError, "config", "explain", "/other/x") == f"/other/x: {said} /other/x/C/b"
+
+
 def test_on_a_terminal(cli: Cli, etcd_client: EtcdMiddleware, followed: Followed[Server]) -> None:
     bad = etcd_client.put(PATH, {"port": 0, "name": "x\x1b[31m"})
     status, shown = on_terminal(*cli.options, "config", "status", PATH, "--wait", str(bad))

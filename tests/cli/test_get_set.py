@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from typing import Any
 
 import click
@@ -110,6 +111,36 @@ def test_nothing_is_there(cli: Cli, command: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("command", ["del", "ls", "tree", "export"])
 def test_a_path_starts_with_a_slash(cli: Cli, command: str) -> None:
     assert "a path starts with a slash" in cli.fails(PathError, command, "store.key")
+
+
+@pytest.mark.parametrize(
+    ("args", "advice"),
+    [
+        (["get", "oven/temperature"], "a path starts with a slash: /oven/temperature"),
+        (["get", "nope"], "a path starts with a slash: /nope"),
+        (["watch", "nope.x"], "a path starts with a slash: /nope/x"),
+        (["get", "a"], "holds a value, so it is no store; a path starts with a slash: /a"),
+        (["set", "a", "b"], "a path starts with a slash: /a."),
+        (["set", "a/b=c"], "a path starts with a slash: /a/b."),
+        (["set", "s*.x", "1"], "a glob may match many."),
+        (
+            ["set", "store.b", "6"],
+            "store.b: no such key; the store /store has a; link-kv set /store/b 6 makes one",
+        ),
+        (["set", "STORE.b", "-6"], "link-kv set /store/b -6 makes one"),
+        (["set", "store.b", "two words"], "link-kv set /store/b 'two words' makes one"),
+        (["get", "store.b"], "link-kv set /store/b VALUE makes one"),
+    ],
+)
+def test_errors_advise_what_to_type(
+    cli: Cli, etcd_client: EtcdMiddleware, args: list[str], advice: str
+) -> None:
+    etcd_client.update({"/a": 1, "/store": {"a": 1}})
+    before = etcd_client.snapshot("/")
+    said = cli.fails(Exception, *args)
+    assert said.endswith(advice)
+    assert not re.search(r"client\[|get\(|discover\(", said)
+    assert etcd_client.snapshot("/") == before
 
 
 def test_delete(cli: Cli, etcd_client: EtcdMiddleware) -> None:

@@ -130,6 +130,25 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_for_developers(cli: Cli
     assert "Traceback" in subprocess.run(command, capture_output=True, check=False, encoding="utf-8").stderr
 
 
+def test_an_interrupt_while_it_is_imported_is_one_line() -> None:
+    code = """if True:
+        import signal, sys
+        from link_kv.cli import main
+
+        class Interrupting:
+            @staticmethod
+            def find_spec(name, *where):
+                if name == "link_kv.cli._run":
+                    signal.raise_signal(signal.SIGINT)
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.meta_path.insert(0, Interrupting)
+        main()
+    """
+    done = subprocess.run([sys.executable, "-c", code, "ls"], capture_output=True, check=False, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "link-kv: interrupted\n")
+
+
 def test_nobody_reads(cli: Cli, etcd_client: EtcdMiddleware) -> None:
     etcd_client["/a"] = {f"{number}": "x" * 100 for number in range(5000)}
     script = f'"$0" -m link_kv.cli {" ".join(cli.options)} tree | head -1'
@@ -182,6 +201,7 @@ def test_where_a_password_comes_from(guarded: LocalEtcd, tmp_path: Path) -> None
     assert message == "--user needs password too: set LINK_KV_PASSWORD, or give --password-file"
     assert "wr0ng" not in (told := one_line(call(*given, "ls", LINK_KV_PASSWORD="wr0ng")))
     assert "authentication failed" in told
+    assert told.endswith(": give --user and --password-file")
     file.write_text("\ns3cret\n")
     assert one_line(call(*given, "--password-file", str(file), "ls")) == (
         f"--password-file: the first line of {file} is empty"
