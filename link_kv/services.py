@@ -142,9 +142,9 @@ class Service:
         `KeyExists` while another service has the name, `Unavailable` (a ConnectionError) when etcd does not
         answer, `AccessDenied`, `ConfigError`, and TypeError for a keyword that is not known.
         """
-        serving = self._begin(kwargs)
+        self._begin(kwargs)
         try:
-            serving.over.wait()
+            until_over(self)
         finally:
             self.stop()
 
@@ -431,6 +431,14 @@ def _host(bind: str) -> str:
     return socket.getfqdn() if host in ("0.0.0.0", "[::]", "") else host
 
 
+def until_over(service: Service) -> None:
+    """Wait until a service that was started has stopped."""
+    serving = service._serving
+    # A signal that comes just before a wait without a bound would be handled only after it.
+    while serving is not None and not serving.over.wait(1):
+        pass
+
+
 def run_services(*services: Service, **kwargs: Any) -> None:
     """Start several services in this process, with the same keywords as `Service.start`; blocks until all
     have stopped.
@@ -441,9 +449,7 @@ def run_services(*services: Service, **kwargs: Any) -> None:
         for service in services:
             service.start_in_thread(**kwargs)
         for service in services:
-            serving = service._serving
-            assert serving is not None
-            serving.over.wait()
+            until_over(service)
     finally:
         for service in services:
             service.stop()

@@ -55,6 +55,7 @@ def command(
     provider once it is served. A mistake in the file stops the start, with its line and column.
     """
     from link_kv.endpoints import load
+    from link_kv.services import until_over
 
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
@@ -80,6 +81,4 @@ def command(
             names = ", ".join(plain(name) for name in provider.endpoint_names) or "nothing"
             click.echo(f"{plain(provider.name)} serves {names} at {provider.address}")
         for provider in providers:
-            serving = provider._serving
-            assert serving is not None
-            serving.over.wait()
+            until_over(provider)

@@ -51,6 +51,8 @@ def command(
 
     Without a CLASS it is the only subclass of Service in there. It is made without arguments.
     """
+    from link_kv.services import until_over
+
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
@@ -69,9 +71,7 @@ def command(
     with contextlib.suppress(KeyboardInterrupt), service:
         service.start_in_thread(**{key: value for key, value in given.items() if value is not None})
         click.echo(f"{plain(service.name)} is running at {service.address}. Ctrl-C stops it.")
-        serving = service._serving
-        assert serving is not None
-        serving.over.wait()
+        until_over(service)
 
 
 def _made(where: str) -> Service:
