@@ -15,9 +15,9 @@ from pydantic_settings import BaseSettings
 
 from benchmarks.measure import Row, clock
 from link_kv import EtcdMiddleware
-from link_kv._core.applied import acknowledgements
-from link_kv._core.calls import run as finish
-from link_kv._core.reload import SETTLE, Following
+from link_kv._core.configuration.applied import acknowledgements
+from link_kv._core.configuration.reload import SETTLE, Following
+from link_kv._core.wire.calls import run as finish
 from link_kv.driver import Configurable, EtcdConfDriver, Parameter, category, watch
 from link_kv.settings import follow
 

@@ -18,9 +18,9 @@ from typing import Any
 from benchmarks.measure import Row, clock
 from benchmarks.peers import environment
 from link_kv import EtcdMiddleware, local
-from link_kv._core import registry
-from link_kv._core.calls import run as finish
-from link_kv._core.registry import ServiceRecord
+from link_kv._core.links import registry
+from link_kv._core.links.registry import ServiceRecord
+from link_kv._core.wire.calls import run as finish
 from link_kv.links import connect
 from link_kv.plan import Plan, Put
 

@@ -69,7 +69,7 @@ def run(endpoint: str) -> list[Row]:
 def write_by_gaps(client: EtcdMiddleware, tree: object) -> None:
     """What a write does that has lost its race twice."""
     from link_kv import plan as plans
-    from link_kv._core.calls import run as drive
+    from link_kv._core.wire.calls import run as drive
 
     at = client._space.place("/big")
     guard = plans.optimistic([at])

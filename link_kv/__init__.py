@@ -6,8 +6,8 @@ Importing this starts nothing and connects to nothing. It makes ``import etcd3``
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from link_kv._core import b3j0f_revived as _b3j0f_revived
 from link_kv._core import revived as _revived
+from link_kv._core.configuration import b3j0f_revived as _b3j0f_revived
 from link_kv.errors import (
     AccessDenied,
     Closed,

@@ -8,16 +8,16 @@ from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from link_kv._core import operations, stm, trees
-from link_kv._core.aio_keeper import new_lease
-from link_kv._core.aio_takers import Changes, Mirror, Subscription
-from link_kv._core.calls import Wire
-from link_kv._core.config import Config
-from link_kv._core.connection import Connection
-from link_kv._core.exchange import Exchange, Namespace
-from link_kv._core.leases import Lease, SessionBase
-from link_kv._core.locks import Mutex
-from link_kv._core.operations import Entry, Kind
+from link_kv._core import operations
+from link_kv._core.leasing.aio_keeper import new_lease
+from link_kv._core.leasing.leases import Lease, SessionBase
+from link_kv._core.leasing.locks import Mutex
+from link_kv._core.operations import Entry, Kind, stm, trees
+from link_kv._core.watching.aio_takers import Changes, Mirror, Subscription
+from link_kv._core.wire.calls import Wire
+from link_kv._core.wire.config import Config
+from link_kv._core.wire.connection import Connection
+from link_kv._core.wire.exchange import Exchange, Namespace
 from link_kv.live import Change, State, hub_of
 from link_kv.tree import MISSING
 
@@ -134,7 +134,7 @@ class EtcdMiddleware(Connection, _Reader):
 
     @staticmethod
     def _wire(config: Config) -> Wire:
-        from link_kv._core.transport import AsyncWire
+        from link_kv._core.wire.transport import AsyncWire
 
         return AsyncWire(config)
 
@@ -163,7 +163,7 @@ class EtcdMiddleware(Connection, _Reader):
 
     async def etcd3(self) -> Any:
         """An ``etcd3.Etcd3Client`` on the same cluster. It blocks. See `link_kv.EtcdMiddleware.etcd3`."""
-        from link_kv._core.maintenance import etcd3_client
+        from link_kv._core.wire.maintenance import etcd3_client
 
         return await etcd3_client(self._space.caller)
 

@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any
 
 from link_kv import links, services
-from link_kv._core.tether import Tether
-from link_kv._core.wire_link import TimedOut
-from link_kv._core.wire_server import Request
+from link_kv._core.links.tether import Tether
+from link_kv._core.links.wire_link import TimedOut
+from link_kv._core.links.wire_server import Request
 
 __all__ = ["Client", "Link", "LinkedClient", "Service", "connect"]
 

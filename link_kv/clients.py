@@ -16,13 +16,13 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
 
-from link_kv._core.answers import Answer, ClientError, Request, Response, bad_request, failure
-from link_kv._core.calls import Caller, Metadata, run
-from link_kv._core.exchange import Exchange, Namespace
-from link_kv._core.fanout import Measured, SilentEvent, run_all
+from link_kv._core.clients.answers import Answer, ClientError, Request, Response, bad_request, failure
+from link_kv._core.clients.fanout import Measured, SilentEvent, run_all
+from link_kv._core.clients.progress import stepwise as progress_bar
+from link_kv._core.clients.verbs import PARAMS, SUCCESS, VERBS
 from link_kv._core.operations import layer
-from link_kv._core.progress import stepwise as progress_bar
-from link_kv._core.verbs import PARAMS, SUCCESS, VERBS
+from link_kv._core.wire.calls import Caller, Metadata, run
+from link_kv._core.wire.exchange import Exchange, Namespace
 from link_kv.errors import (
     ConfigError,
     DeadlineExceeded,

@@ -40,13 +40,15 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("link_kv.driver needs b3j0f.conf: pip install 'link_kv[conf]'") from error
 
-from link_kv._core import conf_hooks, conf_tree, last_known
-from link_kv._core.applied import TTL
-from link_kv._core.calls import run
-from link_kv._core.conf_parameters import declared_in, parameter, text_of_parameter
-from link_kv._core.conf_reload import Reload, Trial, find, trying
-from link_kv._core.conf_tree import Stored
-from link_kv._core.reload import SETTLE
+from link_kv._core.configuration import hooks as conf_hooks
+from link_kv._core.configuration import last_known
+from link_kv._core.configuration import tree as conf_tree
+from link_kv._core.configuration.applied import TTL
+from link_kv._core.configuration.configurable import Reload, Trial, find, trying
+from link_kv._core.configuration.parameters import declared_in, parameter, text_of_parameter
+from link_kv._core.configuration.reload import SETTLE
+from link_kv._core.configuration.tree import Stored
+from link_kv._core.wire.calls import run
 from link_kv.errors import ConfigError, LinkKVError, Unavailable
 from link_kv.live import hub_of
 from link_kv.middleware import EtcdMiddleware

@@ -20,19 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import link_kv
-from link_kv._core import alerts as alerting
-from link_kv._core import calibration, endpoint_config, endpoint_names
-from link_kv._core.addressable import LOCKOUT_TTL, Addressable, number
-from link_kv._core.alerts import Alert
-from link_kv._core.config import Config
-from link_kv._core.endpoint_answers import ANSWERS, signatures
-from link_kv._core.endpoint_config import ANY, FLAG, SECONDS, Accepted, Call, Kind, Part
-from link_kv._core.endpoint_names import Served
-from link_kv._core.kv_store_key import KEYWORDS, KVStoreKey
-from link_kv._core.link_config import LinkConfig
-from link_kv._core.replies import Properties, Reply, timestamp
-from link_kv._core.return_codes import ReplyError, return_codes
-from link_kv._core.schedule import Scheduler
+from link_kv._core.endpoints import alerts as alerting
+from link_kv._core.endpoints import calibration
+from link_kv._core.endpoints import config as endpoint_config
+from link_kv._core.endpoints import names as endpoint_names
+from link_kv._core.endpoints.addressable import LOCKOUT_TTL, Addressable, number
+from link_kv._core.endpoints.alerts import Alert
+from link_kv._core.endpoints.answers import ANSWERS, signatures
+from link_kv._core.endpoints.config import ANY, FLAG, SECONDS, Accepted, Call, Kind, Part
+from link_kv._core.endpoints.kv_store_key import KEYWORDS, KVStoreKey
+from link_kv._core.endpoints.names import Served
+from link_kv._core.endpoints.replies import Properties, Reply, timestamp
+from link_kv._core.endpoints.return_codes import ReplyError, return_codes
+from link_kv._core.endpoints.schedule import Scheduler
+from link_kv._core.links.config import LinkConfig
+from link_kv._core.wire.config import Config
 from link_kv.errors import AccessDenied, Closed, ConfigError, KeyExists, NotFound, Unavailable
 from link_kv.item import Item
 from link_kv.remote import Alerts, Endpoints

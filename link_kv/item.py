@@ -11,22 +11,22 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from link_kv._core import itemwrites
-from link_kv._core.calls import run
-from link_kv._core.consumer import State as WatchState
-from link_kv._core.exchange import Exchange
-from link_kv._core.itemwrites import Seen, Stamp
-from link_kv._core.numeric import is_array
+from link_kv._core.items import writes as itemwrites
+from link_kv._core.items.numeric import is_array
+from link_kv._core.items.operators import Operators, value_of
+from link_kv._core.items.store_state import Cell, Moment, StoreState
+from link_kv._core.items.writes import Seen, Stamp
 from link_kv._core.operations import layer, read
-from link_kv._core.operators import Operators, value_of
-from link_kv._core.replica import Batch, Change
-from link_kv._core.store_state import Cell, Moment, StoreState
+from link_kv._core.watching.consumer import State as WatchState
+from link_kv._core.watching.replica import Batch, Change
+from link_kv._core.wire.calls import run
+from link_kv._core.wire.exchange import Exchange
 from link_kv.errors import Closed, ConfigError, LinkKVError, Refused
 from link_kv.live import Subscription
 from link_kv.tree import MISSING, Place
 
 if TYPE_CHECKING:
-    from link_kv._core.watcher import Feed
+    from link_kv._core.watching.watcher import Feed
     from link_kv.items import Store
 
 State = Literal["unset", "live", "stale", "lost", "cached"]

@@ -26,12 +26,12 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
-from link_kv._core import finding
-from link_kv._core.descriptions import Description
-from link_kv._core.finding import Found, where
-from link_kv._core.home import home, remember, remembered
-from link_kv._core.itemwrites import spelled
-from link_kv._core.options import OPTIONS, Bad
+from link_kv._core.items import finding
+from link_kv._core.items.descriptions import Description
+from link_kv._core.items.finding import Found, where
+from link_kv._core.items.home import home, remember, remembered
+from link_kv._core.items.writes import spelled
+from link_kv._core.wire.options import OPTIONS, Bad
 from link_kv.errors import ConfigError, LinkKVError, PathError, Unavailable
 from link_kv.item import Item, Reading, Registration, State
 from link_kv.middleware import EtcdMiddleware

@@ -22,15 +22,15 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
-from link_kv._core import registry
-from link_kv._core.calls import run
-from link_kv._core.following import Following
-from link_kv._core.identities import as_text, describe
-from link_kv._core.link import Link
-from link_kv._core.link_config import LinkConfig, logged_in, settle
-from link_kv._core.presence import Presence
-from link_kv._core.tether import Tether
-from link_kv._core.watcher import Hub
+from link_kv._core.leasing.presence import Presence
+from link_kv._core.links import registry
+from link_kv._core.links.config import LinkConfig, logged_in, settle
+from link_kv._core.links.following import Following
+from link_kv._core.links.identities import as_text, describe
+from link_kv._core.links.link import Link
+from link_kv._core.links.tether import Tether
+from link_kv._core.watching.watcher import Hub
+from link_kv._core.wire.calls import run
 from link_kv.errors import Closed, ConfigError, DeadlineExceeded
 from link_kv.live import hub_of
 from link_kv.middleware import EtcdMiddleware
@@ -266,7 +266,7 @@ class Client:
         Raises `AccessDenied` for what is not on the list, which the message shows, and for those without
         etcd's role ``root``. Takes a keyword ``timeout``, in seconds.
         """
-        from link_kv._core import admin
+        from link_kv._core.cluster import allowed as admin
 
         return run(admin.answer(self._etcd(), attrib, *args, **kwargs))
 

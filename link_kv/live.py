@@ -19,17 +19,17 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from link_kv._core.calls import run
-from link_kv._core.consumer import State, Stats
-from link_kv._core.mirrors import BaseMirror
-from link_kv._core.replica import Batch, Change
-from link_kv._core.takers import Callbacks, Iteration
-from link_kv._core.watcher import Hub
+from link_kv._core.watching.consumer import State, Stats
+from link_kv._core.watching.mirrors import BaseMirror
+from link_kv._core.watching.replica import Batch, Change
+from link_kv._core.watching.takers import Callbacks, Iteration
+from link_kv._core.watching.watcher import Hub
+from link_kv._core.wire.calls import run
 from link_kv.errors import Closed
 from link_kv.tree import Place
 
 if TYPE_CHECKING:
-    from link_kv._core.connection import Connection
+    from link_kv._core.wire.connection import Connection
 
 __all__ = ["Batch", "Change", "Changes", "Mirror", "State", "Stats", "Subscription"]
 
@@ -41,7 +41,7 @@ def hub_of(client: Connection) -> Hub:
     pid = os.getpid()
     hub = client._hubs.get(pid)
     if hub is None:
-        from link_kv._core.transport import BlockingWire
+        from link_kv._core.wire.transport import BlockingWire
 
         # Of two threads that make one, both take the first's; one that is not used has started nothing.
         new = Hub(client._config, client._space.prefix, BlockingWire(client._config))

@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from link_kv._core import operations
-from link_kv._core.calls import Wire, run
-from link_kv._core.config import Config
-from link_kv._core.connection import Connection
 from link_kv._core.operations import Entry
+from link_kv._core.wire.calls import Wire, run
+from link_kv._core.wire.config import Config
+from link_kv._core.wire.connection import Connection
 from link_kv.live import Change, Changes, Mirror, State, Subscription, hub_of
 from link_kv.sessions import Transaction, transact
 from link_kv.tree import MISSING
@@ -48,7 +48,7 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
 
     @staticmethod
     def _wire(config: Config) -> Wire:
-        from link_kv._core.transport import BlockingWire
+        from link_kv._core.wire.transport import BlockingWire
 
         return BlockingWire(config)
 
@@ -82,7 +82,7 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
         It has a connection of its own, which its user closes. It follows none of this class's rules on
         deadlines, repetition and tokens.
         """
-        from link_kv._core.maintenance import etcd3_client
+        from link_kv._core.wire.maintenance import etcd3_client
 
         return run(etcd3_client(self._space.caller))
 

@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from link_kv._core import alerts, endpoint_names, replies
-from link_kv._core.alerts import Alert
-from link_kv._core.calls import run
-from link_kv._core.endpoint_names import Found, Served
-from link_kv._core.link_config import LinkConfig
-from link_kv._core.replies import TIMEOUT, Reply
-from link_kv._core.return_codes import error, return_codes
+from link_kv._core.endpoints import alerts, replies
+from link_kv._core.endpoints import names as endpoint_names
+from link_kv._core.endpoints.alerts import Alert
+from link_kv._core.endpoints.names import Found, Served
+from link_kv._core.endpoints.replies import TIMEOUT, Reply
+from link_kv._core.endpoints.return_codes import error, return_codes
+from link_kv._core.links.config import LinkConfig
+from link_kv._core.wire.calls import run
 from link_kv.errors import (
     Closed,
     Conflict,

@@ -21,11 +21,9 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
-from link_kv._core import registry
-from link_kv._core.calls import run
-from link_kv._core.direct import Listener
-from link_kv._core.following import Following
-from link_kv._core.link_config import (
+from link_kv._core.leasing.presence import Presence
+from link_kv._core.links import registry
+from link_kv._core.links.config import (
     LinkConfig,
     check_keywords,
     listening,
@@ -33,9 +31,11 @@ from link_kv._core.link_config import (
     settle,
     with_certificate,
 )
-from link_kv._core.presence import Presence
-from link_kv._core.registry import ServiceRecord, State
-from link_kv._core.wire_server import Caller, Host, Request
+from link_kv._core.links.direct import Listener
+from link_kv._core.links.following import Following
+from link_kv._core.links.registry import ServiceRecord, State
+from link_kv._core.links.wire_server import Caller, Host, Request
+from link_kv._core.wire.calls import run
 from link_kv.errors import AccessDenied, Closed, ConfigError, Unavailable
 from link_kv.live import hub_of
 from link_kv.middleware import EtcdMiddleware

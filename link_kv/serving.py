@@ -12,22 +12,24 @@ import time
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from link_kv._core import alerts, endpoint_names, itemwrites, lockout
-from link_kv._core.addressable import Addressable, log
-from link_kv._core.alerts import Alert
-from link_kv._core.behind import Behind
-from link_kv._core.calls import run
-from link_kv._core.descriptions import PLAIN, Description
-from link_kv._core.due import same
-from link_kv._core.endpoint_names import Served
-from link_kv._core.exchange import Exchange
-from link_kv._core.itemwrites import Stamp
-from link_kv._core.lockout import Held
+from link_kv._core.endpoints import alerts, lockout
+from link_kv._core.endpoints import names as endpoint_names
+from link_kv._core.endpoints.addressable import Addressable, log
+from link_kv._core.endpoints.alerts import Alert
+from link_kv._core.endpoints.due import same
+from link_kv._core.endpoints.lockout import Held
+from link_kv._core.endpoints.names import Served
+from link_kv._core.endpoints.replies import timestamp
+from link_kv._core.items import writes as itemwrites
+from link_kv._core.items.descriptions import PLAIN, Description
+from link_kv._core.items.store_state import Moment, write_stamp
+from link_kv._core.items.writes import Stamp
+from link_kv._core.leasing.presence import Presence
 from link_kv._core.operations import layer
-from link_kv._core.presence import Presence
-from link_kv._core.replica import Change
-from link_kv._core.replies import timestamp
-from link_kv._core.store_state import Moment, write_stamp
+from link_kv._core.operations.behind import Behind
+from link_kv._core.watching.replica import Change
+from link_kv._core.wire.calls import run
+from link_kv._core.wire.exchange import Exchange
 from link_kv.errors import ConfigError, KeyExists, NotATree, Refused
 from link_kv.item import Item, Registration
 from link_kv.middleware import EtcdMiddleware
@@ -37,7 +39,7 @@ from link_kv.store import Store, _writer
 from link_kv.tree import MISSING, Place, encode_name
 
 if TYPE_CHECKING:
-    from link_kv._core.kv_store_key import KVStoreKey
+    from link_kv._core.endpoints.kv_store_key import KVStoreKey
     from link_kv.endpoints import KVStore
 
 _FLUSH = 2.0

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from link_kv._core import stm
-from link_kv._core.calls import run
-from link_kv._core.keeper import Keeper, Work
-from link_kv._core.leases import Lease, SessionBase
-from link_kv._core.locks import Mutex
+from link_kv._core.leasing.keeper import Keeper, Work
+from link_kv._core.leasing.leases import Lease, SessionBase
+from link_kv._core.leasing.locks import Mutex
+from link_kv._core.operations import stm
+from link_kv._core.wire.calls import run
 
 if TYPE_CHECKING:
     from link_kv.middleware import EtcdMiddleware

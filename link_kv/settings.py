@@ -29,12 +29,12 @@ except ModuleNotFoundError as error:
     raise ImportError("link_kv.settings needs pydantic-settings: pip install 'link_kv[pydantic]'") from error
 
 from link_kv import plan as plans
-from link_kv._core.applied import TTL
-from link_kv._core.calls import run
-from link_kv._core.conf_fields import aliases, fit_model, problems_of
-from link_kv._core.conf_text import stored_tree
-from link_kv._core.reload import SETTLE, Following
-from link_kv._core.reload_tree import Invalid, Tree
+from link_kv._core.configuration.applied import TTL
+from link_kv._core.configuration.fields import aliases, fit_model, problems_of
+from link_kv._core.configuration.reload import SETTLE, Following
+from link_kv._core.configuration.reload_tree import Invalid, Tree
+from link_kv._core.configuration.text import stored_tree
+from link_kv._core.wire.calls import run
 from link_kv.errors import ConfigError, LinkKVError, PathError
 from link_kv.live import hub_of
 from link_kv.middleware import EtcdMiddleware

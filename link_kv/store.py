@@ -16,18 +16,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from link_kv._core import itemwrites
-from link_kv._core.calls import run
-from link_kv._core.consumer import Consumer
-from link_kv._core.consumer import State as WatchState
-from link_kv._core.descriptions import Description
-from link_kv._core.endpoint_names import read_item, served_key
-from link_kv._core.exchange import Exchange
-from link_kv._core.finding import where
-from link_kv._core.itemwrites import Stamp
-from link_kv._core.replica import Batch
-from link_kv._core.store_state import StoreState, write_stamp
-from link_kv._core.watcher import Hub
+from link_kv._core.endpoints.names import read_item, served_key
+from link_kv._core.items import writes as itemwrites
+from link_kv._core.items.descriptions import Description
+from link_kv._core.items.finding import where
+from link_kv._core.items.store_state import StoreState, write_stamp
+from link_kv._core.items.writes import Stamp
+from link_kv._core.watching.consumer import Consumer
+from link_kv._core.watching.consumer import State as WatchState
+from link_kv._core.watching.replica import Batch
+from link_kv._core.watching.watcher import Hub
+from link_kv._core.wire.calls import run
+from link_kv._core.wire.exchange import Exchange
 from link_kv.errors import Closed, LeaseLost, LinkKVError, LockLost, NotFound, PathError, Unavailable
 from link_kv.item import Item, Reading, State
 from link_kv.live import Mirror, hub_of

@@ -80,7 +80,7 @@ def _client(etcd: LocalEtcd | ExistingEtcd, prefix: str) -> EtcdMiddleware:
 
     if isinstance(etcd, ExistingEtcd):
         return EtcdMiddleware(endpoints=etcd.endpoints, prefix=prefix)
-    from link_kv._core.config import Config
+    from link_kv._core.wire.config import Config
 
     # What the environment and the user's files say is about another etcd.
     client: EtcdMiddleware = EtcdMiddleware._of(Config(endpoints=tuple(etcd.endpoints), prefix=prefix))
@@ -89,9 +89,9 @@ def _client(etcd: LocalEtcd | ExistingEtcd, prefix: str) -> EtcdMiddleware:
 
 def _delete(etcd: ExistingEtcd, prefix: str) -> None:
     """Delete every key below a prefix, whatever it is and however many there are."""
-    from link_kv._core.calls import run
-    from link_kv._core.exchange import Exchange
     from link_kv._core.operations import raw_range
+    from link_kv._core.wire.calls import run
+    from link_kv._core.wire.exchange import Exchange
     from link_kv.plan import Delete, Plan
 
     with _client(etcd, prefix) as client:

@@ -14,11 +14,11 @@ from collections.abc import (
 )
 from typing import Any, overload
 
-from link_kv._core import operations, trees
-from link_kv._core.calls import run
-from link_kv._core.exchange import Exchange, Namespace
-from link_kv._core.iterate import drive
-from link_kv._core.operations import Kind
+from link_kv._core import operations
+from link_kv._core.operations import Kind, trees
+from link_kv._core.operations.iterate import drive
+from link_kv._core.wire.calls import run
+from link_kv._core.wire.exchange import Exchange, Namespace
 from link_kv.tree import MISSING
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from link_kv import EtcdMiddleware, aio
-from link_kv._core.config import Config
+from link_kv._core.wire.config import Config
 from tests.processes import ask, until
 
 ROOT = Path(__file__).parent.parent

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 from link_kv import EtcdMiddleware, Lock, local
-from link_kv._core.calls import run
-from link_kv._core.exchange import Exchange
+from link_kv._core.wire.calls import run
+from link_kv._core.wire.exchange import Exchange
 from link_kv.plan import Get
 from tests.leases import claims
 from tests.processes import ask, until

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from link_kv import EtcdMiddleware, local
-from link_kv._core import auth
-from link_kv._core.calls import run
-from link_kv._core.config import Config
+from link_kv._core.cluster import auth
+from link_kv._core.wire.calls import run
+from link_kv._core.wire.config import Config
 
 ROOT, ANN = ("root", "ROOT-PASSWORD"), ("ann", "ANNS-PASSWORD")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware
-from link_kv._core import keeper
+from link_kv._core.leasing import keeper
 from link_kv.aio import EtcdMiddleware as Client
 from link_kv.aio import Lock, Session, Transaction
 from link_kv.errors import Closed, LeaseLost, LockLost, Unavailable

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from link_kv import EtcdMiddleware
-from link_kv._core.config import resolve
+from link_kv._core.wire.config import resolve
 from link_kv.errors import (
     ConfigError,
     Conflict,

@@ -25,8 +25,8 @@ from link_kv import (
     items,
     local,
 )
-from link_kv._core import finding
-from link_kv._core import home as home_module
+from link_kv._core.items import finding
+from link_kv._core.items import home as home_module
 
 from .processes import until
 

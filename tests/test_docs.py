@@ -20,7 +20,7 @@ from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 from link_kv import EtcdMiddleware, items
-from link_kv._core import home
+from link_kv._core.items import home
 from link_kv.local import LocalEtcd
 
 ROOT = Path(__file__).parent.parent

@@ -35,11 +35,11 @@ from link_kv import (
     get,
     local,
 )
-from link_kv._core import home as home_module
-from link_kv._core import itemwrites
-from link_kv._core.calls import run
-from link_kv._core.exchange import Exchange
-from link_kv._core.itemwrites import Stamp
+from link_kv._core.items import home as home_module
+from link_kv._core.items import writes as itemwrites
+from link_kv._core.items.writes import Stamp
+from link_kv._core.wire.calls import run
+from link_kv._core.wire.exchange import Exchange
 from link_kv.items import Description
 from link_kv.testing import ExistingEtcd
 

@@ -438,7 +438,7 @@ def test_a_past_that_is_none(etcd_client: EtcdMiddleware) -> None:
 def test_an_iteration_that_lags_loses_nothing(
     etcd_client: EtcdMiddleware, other: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("link_kv._core.takers.QUEUE", 5)
+    monkeypatch.setattr("link_kv._core.watching.takers.QUEUE", 5)
     with etcd_client.watch("/a") as changes:
         for number in range(40):
             other["/a"] = number

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import link_kv
-from link_kv._core.admin import REQUESTS
+from link_kv._core.cluster.allowed import REQUESTS
 from link_kv.live import Stats
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware, Session, local
-from link_kv._core import keeper
+from link_kv._core.leasing import keeper
 from link_kv.errors import (
     ConfigError,
     EncodeError,

@@ -18,8 +18,8 @@ from pydantic import AliasChoices, BaseModel, Field, PrivateAttr, SecretStr, fie
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from link_kv import EtcdMiddleware
-from link_kv._core.applied import acknowledgements, schemas
-from link_kv._core.calls import run
+from link_kv._core.configuration.applied import acknowledgements, schemas
+from link_kv._core.wire.calls import run
 from link_kv.errors import ConfigError, LinkKVError, PathError, Unavailable
 from link_kv.settings import EtcdSettingsSource, follow
 from tests.processes import until

@@ -13,9 +13,9 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from link_kv import AccessDenied, EtcdMiddleware, local
-from link_kv._core.applied import acknowledgements, schemas
-from link_kv._core.auth import take_role
-from link_kv._core.calls import run
+from link_kv._core.cluster.auth import take_role
+from link_kv._core.configuration.applied import acknowledgements, schemas
+from link_kv._core.wire.calls import run
 from link_kv.errors import LinkKVError
 from link_kv.settings import follow
 from tests.leases import Program, leases, nothing_left, revoke

@@ -18,8 +18,8 @@ from pydantic import create_model
 from pydantic_settings import BaseSettings
 
 from link_kv import EtcdMiddleware, Unavailable, local
-from link_kv._core.applied import acknowledgements
-from link_kv._core.calls import run
+from link_kv._core.configuration.applied import acknowledgements
+from link_kv._core.wire.calls import run
 from link_kv.driver import Configurable, EtcdConfDriver, Parameter, category, watch
 from link_kv.errors import LinkKVError
 from link_kv.settings import follow

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware, local
-from link_kv._core import stm
+from link_kv._core.operations import stm
 from link_kv.errors import (
     ConfigError,
     Conflict,

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import orjson
 
-from link_kv._core.raw_copy import Raw
+from link_kv._core.operations.raw_copy import Raw
 from link_kv.errors import LinkKVError
 
 _FORMAT = "link_kv backup"

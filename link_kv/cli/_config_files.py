@@ -21,7 +21,7 @@ from ._show import can_ask, confirm, harmless, json_option, plain, progress, ter
 
 if TYPE_CHECKING:
     from link_kv import EtcdMiddleware
-    from link_kv._core.conf_changes import Keys
+    from link_kv._core.configuration.changes import Keys
 
 _INI = ("ini", "conf", "cfg")
 _AT_REVISION = re.compile(r"(/.*)@([0-9]+)", re.DOTALL)
@@ -66,8 +66,8 @@ def import_command(
     Writes only what changed, in one revision, and first shows it: - what goes, + what comes. On a terminal it
     then asks. What the file does not name is deleted.
     """
-    from link_kv._core.calls import run
-    from link_kv._core.conf_changes import keys, ordered
+    from link_kv._core.configuration.changes import keys, ordered
+    from link_kv._core.wire.calls import run
 
     new = load(file, form)
     with progress("reading"):
@@ -85,8 +85,8 @@ def import_command(
 @connected
 def export_command(client: EtcdMiddleware, path: str, form: str | None, revision: int | None) -> None:
     """Write the configuration at PATH as INI, JSON, YAML or TOML, for import; categories in their order."""
-    from link_kv._core.calls import run
-    from link_kv._core.conf_changes import keys
+    from link_kv._core.configuration.changes import keys
+    from link_kv._core.wire.calls import run
     from link_kv.errors import NotFound
 
     with progress("reading"):
@@ -126,8 +126,8 @@ def apply(
     yes: bool,
 ) -> None:
     """Let a configuration be another one: show what changes, ask, and write that."""
-    from link_kv._core.calls import run
-    from link_kv._core.conf_changes import replace
+    from link_kv._core.configuration.changes import replace
+    from link_kv._core.wire.calls import run
 
     at = old.at
     before = {at.path + name: stored for name, stored in relative(old).items()}
@@ -162,8 +162,8 @@ def relative(found: Keys) -> dict[str, bytes]:
 
 
 def _side(client: EtcdMiddleware, argument: str) -> dict[str, bytes]:
-    from link_kv._core.calls import run
-    from link_kv._core.conf_changes import keys
+    from link_kv._core.configuration.changes import keys
+    from link_kv._core.wire.calls import run
 
     if not argument.startswith("/"):
         return load(argument.removeprefix("file:"), None).pairs
@@ -173,7 +173,7 @@ def _side(client: EtcdMiddleware, argument: str) -> dict[str, bytes]:
 
 
 def _value(found: Keys) -> Any:
-    from link_kv._core.conf_tree import in_order, stored_order
+    from link_kv._core.configuration.tree import in_order, stored_order
 
     at = found.at
     if at.key in found.pairs:
@@ -210,7 +210,7 @@ def _parser() -> configparser.RawConfigParser:
 
 
 def _read_ini(data: bytes, name: str) -> Configuration:
-    from link_kv._core.conf_text import to_stored
+    from link_kv._core.configuration.text import to_stored
 
     parser = _parser()
     try:
@@ -231,7 +231,7 @@ def _read_ini(data: bytes, name: str) -> Configuration:
 
 
 def _write_ini(found: Keys) -> str:
-    from link_kv._core.conf_tree import make_out
+    from link_kv._core.configuration.tree import make_out
 
     at = found.at
     kvs = [_Pair(key, value) for key, value in sorted(found.pairs.items()) if key != at.key]
@@ -262,6 +262,6 @@ class _Pair(NamedTuple):
 
 def place_of(client: EtcdMiddleware, path: str) -> Place:
     """Where a configuration is. Raises `PathError`."""
-    from link_kv._core.conf_tree import place_of
+    from link_kv._core.configuration.tree import place_of
 
     return place_of(client._exchange(), resolve_path(path))

@@ -18,8 +18,8 @@ from ._show import console, json_list, json_option, lines, plain, preview, progr
 
 if TYPE_CHECKING:
     from link_kv import EtcdMiddleware
-    from link_kv._core.applied import Acknowledgement
-    from link_kv._core.conf_history import History, Write
+    from link_kv._core.configuration.applied import Acknowledgement
+    from link_kv._core.configuration.history import History, Write
     from link_kv.live import Change
 
 
@@ -33,7 +33,7 @@ def log_command(client: EtcdMiddleware, path: str, since: int | None, as_json: b
 
     It reaches as far back as etcd's compaction, and says so.
     """
-    from link_kv._core.conf_history import history
+    from link_kv._core.configuration.history import history
     from link_kv.live import hub_of
 
     at = place_of(client, path)
@@ -110,8 +110,8 @@ def rollback_command(client: EtcdMiddleware, path: str, revision: int, dry_run: 
 
     First shows what changes: - what goes, + what comes. On a terminal it then asks.
     """
-    from link_kv._core.calls import run
-    from link_kv._core.conf_changes import keys
+    from link_kv._core.configuration.changes import keys
+    from link_kv._core.wire.calls import run
 
     path = resolve_path(path)
     if revision < 1:
@@ -136,8 +136,8 @@ def explain_command(client: EtcdMiddleware, path: str, as_json: bool) -> None:
 
     Time and writer are known of what link-kv config has written, and of items.
     """
-    from link_kv._core.calls import run
-    from link_kv._core.conf_changes import stamp_of
+    from link_kv._core.configuration.changes import stamp_of
+    from link_kv._core.wire.calls import run
     from link_kv.plan import Get
 
     place = client._space.place(resolve_path(path))
@@ -166,8 +166,8 @@ def explain_command(client: EtcdMiddleware, path: str, as_json: bool) -> None:
 
 def _configuration_of(client: EtcdMiddleware, place: Place) -> tuple[Place | None, list[Acknowledgement]]:
     """The nearest tree above that processes follow, and they."""
-    from link_kv._core.applied import acknowledgements
-    from link_kv._core.calls import run
+    from link_kv._core.configuration.applied import acknowledgements
+    from link_kv._core.wire.calls import run
 
     for above in reversed(list(place.ancestors())):
         _, found = run(acknowledgements(client._exchange(), above.path))
@@ -178,9 +178,9 @@ def _configuration_of(client: EtcdMiddleware, place: Place) -> tuple[Place | Non
 
 def _check_parameter(client: EtcdMiddleware, place: Place) -> None:
     """Raises `PathError` for a tree, and for what processes follow: their parameters are below it."""
-    from link_kv._core.applied import acknowledgements
-    from link_kv._core.calls import run
-    from link_kv._core.conf_changes import keys
+    from link_kv._core.configuration.applied import acknowledgements
+    from link_kv._core.configuration.changes import keys
+    from link_kv._core.wire.calls import run
 
     below = sorted(relative(run(keys(client._exchange(), place.path))))
     _, followers = run(acknowledgements(client._exchange(), place.path))

@@ -18,7 +18,7 @@ from ._show import console, json_option, lines, plain, terminal
 
 if TYPE_CHECKING:
     from link_kv import EtcdMiddleware
-    from link_kv._core.applied import Acknowledgement
+    from link_kv._core.configuration.applied import Acknowledgement
 
 
 @click.command("status")
@@ -32,8 +32,8 @@ def status_command(client: EtcdMiddleware, path: str, wait: int | None, at_most:
 
     Exits with 1 when any has rejected the newest one, or has not answered in time.
     """
-    from link_kv._core.applied import acknowledgements
-    from link_kv._core.calls import run
+    from link_kv._core.configuration.applied import acknowledgements
+    from link_kv._core.wire.calls import run
 
     at = place_of(client, path)
     silent = None if wait is None else _wait(client, at.path, wait, at_most)
@@ -54,10 +54,10 @@ def status_command(client: EtcdMiddleware, path: str, wait: int | None, at_most:
 
 def _wait(client: EtcdMiddleware, path: str, revision: int, seconds: float) -> int:
     """Wait until all have looked at what a revision, or one before it, has changed; how many have not."""
-    from link_kv._core.applied import directory, parse
-    from link_kv._core.calls import run
-    from link_kv._core.conf_changes import keys
-    from link_kv._core.conf_history import history
+    from link_kv._core.configuration.applied import directory, parse
+    from link_kv._core.configuration.changes import keys
+    from link_kv._core.configuration.history import history
+    from link_kv._core.wire.calls import run
     from link_kv.live import Mirror, hub_of
 
     now = run(keys(client._exchange(), path))
@@ -131,11 +131,11 @@ def check_command(client: EtcdMiddleware, path: str, changes: Sequence[str]) -> 
     KEY is relative to PATH, CATEGORY/param or field, and VALUE as of `set`. Without a change it tries what is
     there. What only the program's own code checks, is not tried. Exits with 1 when a process would reject it.
     """
-    from link_kv._core.applied import acknowledgements, schemas
-    from link_kv._core.calls import run
-    from link_kv._core.conf_changes import keys
-    from link_kv._core.conf_schema import problems
-    from link_kv._core.conf_text import stored_tree
+    from link_kv._core.configuration.applied import acknowledgements, schemas
+    from link_kv._core.configuration.changes import keys
+    from link_kv._core.configuration.schema import problems
+    from link_kv._core.configuration.text import stored_tree
+    from link_kv._core.wire.calls import run
 
     at = place_of(client, path)
     published = run(schemas(client._exchange(), at.path))

@@ -15,7 +15,7 @@ from link_kv.errors import ConfigError, PathError
 
 if TYPE_CHECKING:
     from link_kv import EtcdMiddleware
-    from link_kv._core.config import Config
+    from link_kv._core.wire.config import Config
 
 _OPTIONS = {
     "endpoints": "--endpoints",
@@ -76,7 +76,7 @@ def connect(context: click.Context) -> EtcdMiddleware:
 
 def configure(given: dict[str, Any]) -> Config:
     """The options of a client. Asks on a terminal for a password when nothing but that is missing."""
-    from link_kv._core.config import from_url, resolve, url_options
+    from link_kv._core.wire.config import from_url, resolve, url_options
 
     url = given["url"]
     named = {name: given[name] for name in _OPTIONS if given.get(name) is not None}
@@ -156,9 +156,9 @@ def _complete(context: click.Context, parameter: click.Parameter, incomplete: st
 
 
 def _children(client: EtcdMiddleware, start: str) -> list[str]:
-    from link_kv._core.iterate import drive
     from link_kv._core.operations import Kind
-    from link_kv._core.walk import walk
+    from link_kv._core.operations.iterate import drive
+    from link_kv._core.operations.walk import walk
 
     parent = start[: start.rindex("/") + 1] if "/" in start else "/"
     found: list[str] = []

@@ -17,7 +17,7 @@ from ._show import plain
 
 if TYPE_CHECKING:
     from link_kv import EtcdMiddleware, Item
-    from link_kv._core.endpoint_names import Found
+    from link_kv._core.endpoints.names import Found
     from link_kv.remote import Endpoints
 
 lockout_option = click.option(
@@ -37,8 +37,8 @@ def _complete(context: click.Context, parameter: click.Parameter, incomplete: st
     waiting.
     """
     from link_kv import EtcdMiddleware
-    from link_kv._core import endpoint_names
-    from link_kv._core.calls import run
+    from link_kv._core.endpoints import names as endpoint_names
+    from link_kv._core.wire.calls import run
 
     try:
         with EtcdMiddleware._of(configure({**context.find_root().params, "timeout": PATIENCE})) as client:
@@ -63,8 +63,8 @@ def find(client: EtcdMiddleware, argument: str) -> Found | None:
 
     Raises `LinkKVError` for what could be two things.
     """
-    from link_kv._core import endpoint_names
-    from link_kv._core.calls import run
+    from link_kv._core.endpoints import names as endpoint_names
+    from link_kv._core.wire.calls import run
 
     try:
         found = endpoint_names.resolve(argument, run(endpoint_names.everything(client._exchange())))
@@ -96,8 +96,8 @@ def _item(client: EtcdMiddleware, argument: str) -> str | None:
 
 def served_at(client: EtcdMiddleware, path: str) -> Found | None:
     """The endpoint whose item is at a path, None for none."""
-    from link_kv._core.calls import run
-    from link_kv._core.endpoint_names import Found, read_item, served_key
+    from link_kv._core.endpoints.names import Found, read_item, served_key
+    from link_kv._core.wire.calls import run
     from link_kv.plan import Get
 
     at = client._space.place(path)

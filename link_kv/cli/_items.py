@@ -76,9 +76,9 @@ def stores(client: EtcdMiddleware, pattern: str, argument: str | None = None) ->
 
 def store_names(client: EtcdMiddleware) -> list[str]:
     """The names of all stores on the client's cluster."""
-    from link_kv._core.calls import run
-    from link_kv._core.exchange import Exchange
-    from link_kv._core.itemwrites import names
+    from link_kv._core.items.writes import names
+    from link_kv._core.wire.calls import run
+    from link_kv._core.wire.exchange import Exchange
 
     found = run(names(Exchange(client._space), client._space.place("/")))
     return sorted(decode_name(segment) for segment, tree in found.trees.items() if tree)

@@ -10,14 +10,14 @@ from ._connect import configure
 
 if TYPE_CHECKING:
     from link_kv import Client
-    from link_kv._core.link_config import LinkConfig
+    from link_kv._core.links.config import LinkConfig
 
 no_tls_option = click.option("--no-tls", is_flag=True, help="Without TLS also beyond this machine.")
 
 
 def link_options(context: click.Context, no_tls: bool) -> LinkConfig:
     """How to speak with services, and as one."""
-    from link_kv._core.link_config import LinkConfig, secured
+    from link_kv._core.links.config import LinkConfig, secured
 
     options = LinkConfig(configure(context.find_root().params), disable_tls=no_tls)
     return options if no_tls else secured(options)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from link_kv._core.progress import bar
+from link_kv._core.clients.progress import bar
 from link_kv.codec import decode
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ def command(client: EtcdMiddleware, file: Path, as_json: bool) -> None:
     FILE is compressed, has a checksum, and is replaced only by a whole one. For a whole cluster with its
     users and leases, use etcdctl snapshot save.
     """
-    from link_kv._core.calls import run
-    from link_kv._core.iterate import drive
-    from link_kv._core.raw_copy import Raw, copy_out, count
+    from link_kv._core.operations.iterate import drive
+    from link_kv._core.operations.raw_copy import Raw, copy_out, count
+    from link_kv._core.wire.calls import run
 
     from . import _archive
     from ._documents import dumps

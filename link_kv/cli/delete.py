@@ -46,8 +46,8 @@ def command(client: EtcdMiddleware, paths: tuple[str, ...], recursive: bool, as_
 
 def _check(client: EtcdMiddleware, paths: tuple[str, ...]) -> None:
     """Ask, or refuse, where a path is a tree."""
-    from link_kv._core.calls import run
-    from link_kv._core.walk import counts
+    from link_kv._core.operations.walk import counts
+    from link_kv._core.wire.calls import run
 
     numbers = run(counts(client._exchange(), paths))
     for path, number in zip(paths, numbers, strict=True):

@@ -26,7 +26,7 @@ TREE = {  # in the order in which etcd gives it back
 def command() -> None:
     """Show what link_kv does, on an etcd that comes and goes with it."""
     from link_kv import EtcdMiddleware
-    from link_kv._core.config import Config
+    from link_kv._core.wire.config import Config
 
     with local.start() as etcd:
         click.echo(f"etcd {etcd.version} is running at {etcd.endpoints[0]}, for this demo alone.")

@@ -16,7 +16,7 @@ from ._show import console, harmless, json_list, json_option, lines, plain, prev
 
 if TYPE_CHECKING:
     from link_kv import EtcdMiddleware, Item, Reading
-    from link_kv._core.endpoint_names import Found
+    from link_kv._core.endpoints.names import Found
 
 revision_option = click.option(
     "--revision", type=int, metavar="R", help="As it was at this revision, while etcd remembers it."

@@ -22,9 +22,9 @@ def command(client: EtcdMiddleware, as_json: bool) -> None:
 
     In a pipe a line has what it is, its name, its address, and its language, with tabs between.
     """
-    from link_kv._core import registry
-    from link_kv._core.calls import run
-    from link_kv._core.identities import as_text, describe
+    from link_kv._core.links import registry
+    from link_kv._core.links.identities import as_text, describe
+    from link_kv._core.wire.calls import run
 
     from ._documents import dumps
 

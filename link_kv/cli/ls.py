@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from link_kv import EtcdMiddleware
-    from link_kv._core.walk import Node
+    from link_kv._core.operations.walk import Node
 
 limit_option = click.option(
     "--limit",
@@ -66,9 +66,9 @@ def command(client: EtcdMiddleware, path: str, long: bool, limit: int | None, as
 
 def _nodes(client: EtcdMiddleware, path: str) -> Iterator[Node]:
     """The children of a tree, those of a list by number; or the value that is there itself."""
-    from link_kv._core.iterate import drive
     from link_kv._core.operations import Kind
-    from link_kv._core.walk import walk
+    from link_kv._core.operations.iterate import drive
+    from link_kv._core.operations.walk import walk
 
     nodes = drive(walk(client._exchange(), path, 1))
     first = next(nodes)
@@ -93,9 +93,9 @@ def _name(node: Node) -> str:
 
 def _rows(client: EtcdMiddleware, nodes: Iterable[Node]) -> Iterator[_Row]:
     """What is to be told of each, counted for many at once."""
-    from link_kv._core.calls import run
     from link_kv._core.operations import Kind
-    from link_kv._core.walk import counts
+    from link_kv._core.operations.walk import counts
+    from link_kv._core.wire.calls import run
 
     rest = iter(nodes)
     while page := list(islice(rest, AT_A_TIME)):

@@ -14,7 +14,7 @@ from ._show import json_option, plain, terminal
 
 if TYPE_CHECKING:
     from link_kv import EtcdMiddleware
-    from link_kv._core.alerts import Alert
+    from link_kv._core.endpoints.alerts import Alert
     from link_kv.remote import Alerts
 
 _PREFIX = "heartbeat."
@@ -80,7 +80,7 @@ def _show(alert: Alert, as_json: bool) -> None:
 
 
 def _watch_heartbeats(alerts: Alerts, warning: float, critical: float, as_json: bool) -> None:
-    from link_kv._core.heartbeats import Heartbeats
+    from link_kv._core.endpoints.heartbeats import Heartbeats
 
     from ._documents import dumps
 

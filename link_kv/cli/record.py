@@ -20,7 +20,7 @@ from ._show import plain
 
 if TYPE_CHECKING:
     from link_kv import Change, EtcdMiddleware
-    from link_kv._core.recording import Recorder, Row
+    from link_kv._core.endpoints.recording import Recorder, Row
     from link_kv.live import Changes
 
 _AT_ONCE = 10_000
@@ -44,7 +44,7 @@ def command(client: EtcdMiddleware, path: str, file: Path) -> None:
     Started again it goes on where the file ends, without gap or repetition, as long as etcd remembers. Where
     history was compacted away meanwhile it says so, and what has changed is inferred, and marked.
     """
-    from link_kv._core.recording import open_recorder
+    from link_kv._core.endpoints.recording import open_recorder
 
     path = client._space.place(resolve_path(path)).path
     try:
@@ -130,9 +130,9 @@ def _now(client: EtcdMiddleware) -> int:
 
 def _differences(client: EtcdMiddleware, path: str, recorder: Recorder) -> tuple[int, list[Row]]:
     """What is there now and not in the file, and what is in the file and not there; the revision."""
-    from link_kv._core.recording import Row, as_json
-    from link_kv._core.replica import value_of
-    from link_kv._core.replies import timestamp
+    from link_kv._core.endpoints.recording import Row, as_json
+    from link_kv._core.endpoints.replies import timestamp
+    from link_kv._core.watching.replica import value_of
 
     known, now = recorder.last(), timestamp()
     inferred = recorder.revision > 0
@@ -156,8 +156,8 @@ def _differences(client: EtcdMiddleware, path: str, recorder: Recorder) -> tuple
 
 
 def _row(change: Change) -> Row:
-    from link_kv._core.recording import Row, as_json
-    from link_kv._core.replies import timestamp
+    from link_kv._core.endpoints.recording import Row, as_json
+    from link_kv._core.endpoints.replies import timestamp
 
     value = "" if change.value is MISSING else as_json(change.value)
     return Row(change.revision, timestamp(), change.path, change.kind, value, change.synthetic)

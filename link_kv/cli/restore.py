@@ -15,7 +15,7 @@ from ._show import json_option, keys, progress
 
 if TYPE_CHECKING:
     from link_kv import EtcdMiddleware
-    from link_kv._core.raw_copy import Raw
+    from link_kv._core.operations.raw_copy import Raw
 
 _ONE_TRANSACTION = 16 << 20
 """Up to this many bytes a single transaction is tried; the server says whether it is too large."""
@@ -55,7 +55,7 @@ def command(client: EtcdMiddleware, file: Path, replace: bool, as_json: bool) ->
 
 def _check(file: Path, prefix: str) -> _Content:
     """Read all of a file, and refuse what cannot be restored."""
-    from link_kv._core.exchange import LAYOUT
+    from link_kv._core.wire.exchange import LAYOUT
 
     from . import _archive
 
@@ -79,7 +79,7 @@ def _check(file: Path, prefix: str) -> _Content:
 
 
 def _is_left_out(raw: Raw) -> bool:
-    from link_kv._core.raw_copy import is_living
+    from link_kv._core.operations.raw_copy import is_living
 
     return is_living(raw.key, raw.lease)
 
@@ -91,8 +91,8 @@ def _kept(file: Path) -> Iterator[Raw]:
 
 
 def _restore(client: EtcdMiddleware, file: Path, content: _Content, replace: bool) -> int:
-    from link_kv._core.calls import run
-    from link_kv._core.raw_copy import copy_in, copy_in_parts
+    from link_kv._core.operations.raw_copy import copy_in, copy_in_parts
+    from link_kv._core.wire.calls import run
 
     ex = client._exchange()
     if content.size <= _ONE_TRANSACTION:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from link_kv._core import auth
-from link_kv._core.calls import run
+from link_kv._core.cluster import auth
+from link_kv._core.wire.calls import run
 from link_kv.errors import NotFound
 
 from ._connect import connected, path_argument, resolve_path
@@ -17,7 +17,7 @@ from ._show import json_option, lines, plain
 
 if TYPE_CHECKING:
     from link_kv import EtcdMiddleware
-    from link_kv._core.auth import Grant, Kind
+    from link_kv._core.cluster.auth import Grant, Kind
 
 name_argument = click.argument("name")
 

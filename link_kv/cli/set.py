@@ -20,7 +20,7 @@ from ._show import progress
 
 if TYPE_CHECKING:
     from link_kv import EtcdMiddleware
-    from link_kv._core.endpoint_names import Found
+    from link_kv._core.endpoints.names import Found
 
 _NEGATIVE = re.compile(r"-(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|Infinity)")
 

@@ -17,8 +17,8 @@ from ._show import console, json_option, lines, plain, terminal
 
 if TYPE_CHECKING:
     from link_kv import EtcdMiddleware
-    from link_kv._core.config import Config
-    from link_kv._core.health import Health, Member
+    from link_kv._core.cluster.health import Health, Member
+    from link_kv._core.wire.config import Config
 
 
 T = TypeVar("T")
@@ -51,8 +51,8 @@ def command(client: EtcdMiddleware, as_json: bool) -> None:
 
     Exits with 1 when something is wrong. What the user's role may not see is left out.
     """
-    from link_kv._core.calls import run
-    from link_kv._core.health import alarms, members
+    from link_kv._core.cluster.health import alarms, members
+    from link_kv._core.wire.calls import run
 
     caller = client._space.caller
     asked = _ask(client._config, run(caller.endpoints()))
@@ -91,8 +91,8 @@ def _ask(config: Config, endpoints: Sequence[str]) -> list[_Asked]:
 
 def _ask_one(config: Config, endpoint: str) -> _Asked:
     from link_kv import EtcdMiddleware
-    from link_kv._core.calls import run
-    from link_kv._core.health import health
+    from link_kv._core.cluster.health import health
+    from link_kv._core.wire.calls import run
 
     try:
         with EtcdMiddleware._of(replace(config, endpoints=(endpoint,), srv_domain=None)) as client:

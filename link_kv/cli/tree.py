@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from link_kv import EtcdMiddleware
-    from link_kv._core.walk import Node
+    from link_kv._core.operations.walk import Node
 
 
 @click.command("tree")
@@ -31,8 +31,8 @@ def command(client: EtcdMiddleware, path: str, depth: int | None, limit: int | N
     Into a pipe goes one key a line, with a tab and its value as etcd holds it; a tree that --depth leaves
     closed has none.
     """
-    from link_kv._core.iterate import drive
-    from link_kv._core.walk import walk
+    from link_kv._core.operations.iterate import drive
+    from link_kv._core.operations.walk import walk
 
     nodes = drive(walk(client._exchange(), resolve_path(path), depth or 0, values=True))
     if terminal() and not as_json:
@@ -97,9 +97,9 @@ def _drawing(client: EtcdMiddleware, nodes: list[Node], depth: int | None) -> Tr
 
 def _inside(client: EtcdMiddleware, nodes: list[Node], depth: int | None) -> dict[str, int]:
     """How many keys are in each tree of which nothing is drawn."""
-    from link_kv._core.calls import run
     from link_kv._core.operations import Kind
-    from link_kv._core.walk import counts
+    from link_kv._core.operations.walk import counts
+    from link_kv._core.wire.calls import run
 
     drawn = {node.path.rpartition("/")[0] or "/" for node in nodes if node.level}
     others = [node for node in nodes if node.kind is not Kind.LEAF and node.path not in drawn]

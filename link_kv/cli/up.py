@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from link_kv import local
-from link_kv._core.failures import WireFailure
+from link_kv._core.wire.failures import WireFailure
 from link_kv.errors import LinkKVError, LocalEtcdError
 
 DEFAULT_PORT = 2379  # where clients look when they are told nothing
@@ -46,9 +46,9 @@ def command(data_dir: Path | None, port: int | None) -> None:
 def _announced(etcd: local.LocalEtcd) -> Iterator[None]:
     """Let an administrator stop it, where that can be said to others."""
     from link_kv import EtcdMiddleware
-    from link_kv._core import running
-    from link_kv._core.calls import run
-    from link_kv._core.config import Config
+    from link_kv._core.links import running
+    from link_kv._core.wire.calls import run
+    from link_kv._core.wire.config import Config
 
     with contextlib.ExitStack() as stack:
         try:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from link_kv._core import auth
-from link_kv._core.calls import run
+from link_kv._core.cluster import auth
+from link_kv._core.wire.calls import run
 from link_kv.errors import ConfigError
 
 from ._connect import connected, first_line

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from link_kv import ConfigError, EtcdMiddleware, KeyExists, local
-from link_kv._core import raw_copy
-from link_kv._core.iterate import drive
-from link_kv._core.raw_copy import Raw, copy_out
+from link_kv._core.operations import raw_copy
+from link_kv._core.operations.iterate import drive
+from link_kv._core.operations.raw_copy import Raw, copy_out
 from link_kv.cli import _archive
 from link_kv.cli._archive import ArchiveError
 

@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from link_kv import AccessDenied, ConfigError, EtcdMiddleware, Unavailable, local
-from link_kv._core.config import Config
+from link_kv._core.wire.config import Config
 from link_kv.cli._run import link_kv
 
 from .command import call

@@ -18,8 +18,8 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from link_kv import EtcdMiddleware, NotFound, PathError, RevisionError, local
-from link_kv._core.applied import acknowledgements
-from link_kv._core.calls import run
+from link_kv._core.configuration.applied import acknowledgements
+from link_kv._core.wire.calls import run
 from link_kv.cli._documents import DocumentError
 from link_kv.driver import EtcdConfDriver, Parameter, category, configuration
 from link_kv.errors import LinkKVError, NotATree

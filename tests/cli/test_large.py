@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from link_kv import EtcdMiddleware
-from link_kv._core import walk
-from link_kv._core.calls import Metadata, Method, run
-from link_kv._core.raw_copy import Raw, copy_in_parts
-from link_kv._core.transport import BlockingWire
+from link_kv._core.operations import walk
+from link_kv._core.operations.raw_copy import Raw, copy_in_parts
+from link_kv._core.wire.calls import Metadata, Method, run
+from link_kv._core.wire.transport import BlockingWire
 
 from .command import on_terminal
 from .conftest import Cli

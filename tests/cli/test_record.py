@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from link_kv import ConfigError, EtcdMiddleware, LinkKVError, PathError, local
-from link_kv._core.recording import Row, open_recorder
+from link_kv._core.endpoints.recording import Row, open_recorder
 
 from ..processes import until
 from .command import end, link_kv

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from link_kv import AccessDenied, KeyExists, Lock, NotFound, PathError, local
-from link_kv._core import auth
-from link_kv._core.calls import run
+from link_kv._core.cluster import auth
+from link_kv._core.wire.calls import run
 
 from ..logins import client_of
 from .conftest import Cli

@@ -15,7 +15,7 @@ import click
 import pytest
 
 from link_kv import AccessDenied, EtcdMiddleware, LinkKVError, NotFound, Refused, get
-from link_kv._core.heartbeats import Heartbeats
+from link_kv._core.endpoints.heartbeats import Heartbeats
 
 from .command import end, line, link_kv
 from .conftest import Cli

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from link_kv import AccessDenied, ConfigError, NotFound, RemoteError
-from link_kv._core.config import Config
-from link_kv._core.link_config import LinkConfig
+from link_kv._core.links.config import LinkConfig
+from link_kv._core.wire.config import Config
 
 from ..processes import until
 from ..services.echo import Echo

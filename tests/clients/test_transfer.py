@@ -19,8 +19,8 @@ from link_kv import (
     TooLarge,
     get,
 )
-from link_kv._core.calls import run
-from link_kv._core.transfer import transfer
+from link_kv._core.operations.transfer import transfer
+from link_kv._core.wire.calls import run
 from link_kv.clients import BaseClient, ClientError
 
 TREE = {"a": 1, "b": {"c": [1, {"d": 2}], "e": {}, "f": []}, "bytes": b"\xff", "none": None}

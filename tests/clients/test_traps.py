@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from link_kv import ConfigError, EtcdMiddleware, OutcomeUnknown, Unavailable, local
-from link_kv._core.config import Config
+from link_kv._core.wire.config import Config
 from link_kv.clients import BaseClient, ClientError, progress_bar
 
 from ..cli.command import on_terminal

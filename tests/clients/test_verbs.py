@@ -21,7 +21,7 @@ from link_kv import (
     NotFound,
     Unavailable,
 )
-from link_kv._core.config import Config
+from link_kv._core.wire.config import Config
 from link_kv.clients import BaseClient, Client, ClientError, Response
 
 from ..logins import ANN, ROOT, client_of, server_with_logins
@@ -147,7 +147,7 @@ def test_denied_is_403_and_a_token_stands_for_a_login() -> None:
         error = failed(lambda: other.put("a", 1))
         assert error.status == 403
         assert isinstance(error.__cause__, AccessDenied)
-        from link_kv._core.calls import run
+        from link_kv._core.wire.calls import run
 
         [(_, token)] = run(root._space.caller.token())
         with client_of(etcd, None, "/app") as nobody:

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from link_kv import EtcdMiddleware, Lock, Session, aio
-from link_kv._core.calls import run
-from link_kv._core.config import Config
+from link_kv._core.wire.calls import run
+from link_kv._core.wire.config import Config
 from link_kv.sessions import Transaction
 from link_kv.views import Tree, TreeList
 

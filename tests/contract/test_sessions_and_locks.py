@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from link_kv._core import keeper
+from link_kv._core.leasing import keeper
 from link_kv.errors import ConfigError, LeaseLost, LockLost, LockRefused, NotFound, PathError
 from tests.contract.adapters import Kind, soon
 from tests.leases import delete, leases, revoke

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from link_kv import AccessDenied, ConfigError, EtcdMiddleware, LocalEtcdError, NotFound, aio, local
-from link_kv._core import home
-from link_kv._core.admin import REQUESTS, answer
-from link_kv._core.calls import run
-from link_kv._core.config import Config
+from link_kv._core.cluster.allowed import REQUESTS, answer
+from link_kv._core.items import home
+from link_kv._core.wire.calls import run
+from link_kv._core.wire.config import Config
 from link_kv.links import SHUTDOWN_MANAGER
 
 from ..cli.command import end, line, link_kv

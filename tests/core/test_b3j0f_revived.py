@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from link_kv._core import b3j0f_revived, b3j0f_stand_ins
+from link_kv._core.configuration import b3j0f_revived, b3j0f_stand_ins
 
 b3j0f_revived.install()
 
@@ -58,8 +58,8 @@ def package(root: Path, **sources: str) -> Path:
 
 def test_the_import_works_and_leaves_the_standard_library_as_it_was() -> None:
     succeeds("""
-import link_kv._core.b3j0f_revived
-link_kv._core.b3j0f_revived.install()
+import link_kv._core.configuration.b3j0f_revived
+link_kv._core.configuration.b3j0f_revived.install()
 import b3j0f.conf
 from b3j0f.annotation import Asynchronous, Wait
 assert Asynchronous.__module__ == Wait.__module__ == "b3j0f.annotation.async"
@@ -71,8 +71,8 @@ assert "parser" not in sys.modules
 
 def test_the_standard_library_is_untouched_all_through_the_import() -> None:
     succeeds("""
-import link_kv._core.b3j0f_revived
-link_kv._core.b3j0f_revived.install()
+import link_kv._core.configuration.b3j0f_revived
+link_kv._core.configuration.b3j0f_revived.install()
 
 class Spy:
     def find_spec(self, name, path, target=None):
@@ -86,8 +86,8 @@ import b3j0f.conf
 
 def test_an_import_that_fails_half_way_can_be_tried_again() -> None:
     succeeds("""
-import link_kv._core.b3j0f_revived
-link_kv._core.b3j0f_revived.install()
+import link_kv._core.configuration.b3j0f_revived
+link_kv._core.configuration.b3j0f_revived.install()
 
 class Block:
     def find_spec(self, name, path, target=None):
@@ -112,13 +112,13 @@ assert state() == before
 def test_threads_may_import_at_once() -> None:
     succeeds("""
 import threading
-import link_kv._core.b3j0f_revived
+import link_kv._core.configuration.b3j0f_revived
 start, errors = threading.Barrier(8), []
 
 def work():
     start.wait()
     try:
-        link_kv._core.b3j0f_revived.install()
+        link_kv._core.configuration.b3j0f_revived.install()
         import b3j0f.conf
         assert b3j0f.conf.Configurable
     except BaseException as error:
@@ -128,7 +128,7 @@ threads = [threading.Thread(target=work) for _ in range(8)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 assert not errors, errors
-assert sys.meta_path.count(link_kv._core.b3j0f_revived._Finder) == 1
+assert sys.meta_path.count(link_kv._core.configuration.b3j0f_revived._Finder) == 1
 """)
 
 
@@ -136,8 +136,8 @@ def test_no_bytecode_is_left_of_a_repaired_module(tmp_path: Path) -> None:
     """Others would load it, who do not have link_kv."""
     package(tmp_path, utils="", utils__iterable="from collections import Iterable\n")
     script = """
-import link_kv._core.b3j0f_revived
-link_kv._core.b3j0f_revived.install()
+import link_kv._core.configuration.b3j0f_revived
+link_kv._core.configuration.b3j0f_revived.install()
 import b3j0f.utils.iterable
 assert b3j0f.utils.iterable.Iterable is collections.abc.Iterable
 """
@@ -156,8 +156,8 @@ def test_steps_aside_for_a_release_that_works(tmp_path: Path) -> None:
     )
     succeeds(
         """
-import link_kv._core.b3j0f_revived
-link_kv._core.b3j0f_revived.install()
+import link_kv._core.configuration.b3j0f_revived
+link_kv._core.configuration.b3j0f_revived.install()
 import b3j0f.conf.configurable.core
 from importlib.machinery import SourceFileLoader
 for name, module in list(sys.modules.items()):
@@ -171,8 +171,8 @@ for name, module in list(sys.modules.items()):
 def test_the_package_may_be_missing() -> None:
     done = run_python("""
 sys.modules["b3j0f"] = None
-import link_kv._core.b3j0f_revived
-link_kv._core.b3j0f_revived.install()
+import link_kv._core.configuration.b3j0f_revived
+link_kv._core.configuration.b3j0f_revived.install()
 import b3j0f.conf
 """)
     assert done.returncode == 1

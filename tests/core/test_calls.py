@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from link_kv._core.calls import AUTHENTICATE, RANGE, STATUS, TXN, WATCH, Caller, Method, Repeat, run
-from link_kv._core.calls import _share as share
-from link_kv._core.config import Config
-from link_kv._core.failures import Meaning, WireFailure, meaning, refusal
+from link_kv._core.wire.calls import AUTHENTICATE, RANGE, STATUS, TXN, WATCH, Caller, Method, Repeat, run
+from link_kv._core.wire.calls import _share as share
+from link_kv._core.wire.config import Config
+from link_kv._core.wire.failures import Meaning, WireFailure, meaning, refusal
 from link_kv.errors import (
     AccessDenied,
     Closed,

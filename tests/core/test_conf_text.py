@@ -14,9 +14,9 @@ from b3j0f.conf import BOOL, Array, PType
 from hypothesis import given
 from hypothesis import strategies as st
 
-from link_kv._core import conf_text
-from link_kv._core.conf_parameters import plain
-from link_kv._core.conf_text import from_stored, to_stored
+from link_kv._core.configuration import text as conf_text
+from link_kv._core.configuration.parameters import plain
+from link_kv._core.configuration.text import from_stored, to_stored
 from link_kv.codec import encode
 from link_kv.errors import EncodeError
 

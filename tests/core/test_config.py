@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from link_kv._core import config
-from link_kv._core.config import Config, conf_directories, resolve
-from link_kv._core.options import OPTIONS, RENAMED, WITHOUT_EFFECT
+from link_kv._core.wire import config
+from link_kv._core.wire.config import Config, conf_directories, resolve
+from link_kv._core.wire.options import OPTIONS, RENAMED, WITHOUT_EFFECT
 from link_kv.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -352,7 +352,7 @@ def test_files_are_read_when_a_client_is_made_and_not_before(tmp_path: Path) -> 
     path = write(tmp_path, "broken")
     environ = {"B3J0F_CONF_DIR": str(tmp_path)}
     program = """if True:
-        from link_kv._core.config import ConfigError, resolve
+        from link_kv._core.wire.config import ConfigError, resolve
         try:
             resolve()
         except ConfigError as error:

@@ -16,7 +16,7 @@ import dns.resolver
 import dns.rrset
 import pytest
 
-from link_kv._core.config import lookup_srv
+from link_kv._core.wire.config import lookup_srv
 from link_kv.errors import ConfigError, DeadlineExceeded, Unavailable
 
 
@@ -108,7 +108,7 @@ def test_without_dnspython_the_error_names_the_extra() -> None:
     program = """if True:
         import sys
         sys.modules["dns"] = None
-        from link_kv._core.config import ConfigError, lookup_srv
+        from link_kv._core.wire.config import ConfigError, lookup_srv
         try:
             lookup_srv("example.org", False, 1)
         except ConfigError as error:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from link_kv._core.config import Config, from_url, resolve, url_options
+from link_kv._core.wire.config import Config, from_url, resolve, url_options
 from link_kv.errors import ConfigError
 
 TEXT = st.text(min_size=1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from link_kv._core.consumer import AllQueue, LatestQueue
-from link_kv._core.replica import Batch, Change
+from link_kv._core.watching.consumer import AllQueue, LatestQueue
+from link_kv._core.watching.replica import Batch, Change
 from link_kv.tree import MISSING
 
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from link_kv._core.descriptions import PLAIN, TYPES, Description
+from link_kv._core.items.descriptions import PLAIN, TYPES, Description
 from link_kv.errors import ConfigError, LinkKVError, Refused
 
 ENUMERATED = Description(type="enumerated", enumerators={0: "Zero", 1: "One", 4: "Four"})
@@ -474,7 +474,7 @@ def test_without_an_optional_package_the_extra_is_named(missing: str, extra: str
     program = f"""
 import sys
 sys.modules[{missing!r}] = None
-from link_kv._core.descriptions import Description
+from link_kv._core.items.descriptions import Description
 from link_kv.errors import ConfigError
 plain = Description(type="numeric", units="m")
 assert plain.formatted(plain.check(5)) == "5"

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from link_kv._core import dispatch
-from link_kv._core.dispatch import MAX_WORKERS, PATIENCE, Dispatcher
+from link_kv._core.watching import dispatch
+from link_kv._core.watching.dispatch import MAX_WORKERS, PATIENCE, Dispatcher
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from link_kv import ConfigError, home
-from link_kv._core import home as module
-from link_kv._core.home import Remembered, remember, remembered
+from link_kv._core.items import home as module
+from link_kv._core.items.home import Remembered, remember, remembered
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from link_kv._core.number_format import compile_format, read_number
+from link_kv._core.items.number_format import compile_format, read_number
 
 SEXAGESIMAL = "%d:%02d:%04.1f"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from link_kv._core.replica import Batch, Change, Event, Replica, value_of
+from link_kv._core.watching.replica import Batch, Change, Event, Replica, value_of
 from link_kv.codec import decode
 from link_kv.tree import LIST, MISSING, LeafReader, build, place
 

@@ -10,7 +10,8 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from link_kv._core.requests import (
+from link_kv._core.revived import messages
+from link_kv._core.wire.requests import (
     MAX_TXN_OPS,
     compare,
     leaf_read_request,
@@ -19,7 +20,6 @@ from link_kv._core.requests import (
     read_request,
     txn_request,
 )
-from link_kv._core.revived import messages
 from link_kv.plan import Compare, Delete, Get, Operation, Plan, Put, PutNew, guard_reads, optimistic, reads
 from link_kv.tree import place
 from tests.values import NASTY

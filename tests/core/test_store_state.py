@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from link_kv._core.descriptions import PLAIN
-from link_kv._core.replica import Event, Replica
-from link_kv._core.store_state import UNSET, Cell, Moment, StoreState, Told, read_stamp, write_stamp
+from link_kv._core.items.descriptions import PLAIN
+from link_kv._core.items.store_state import UNSET, Cell, Moment, StoreState, Told, read_stamp, write_stamp
+from link_kv._core.watching.replica import Event, Replica
 from link_kv.codec import decode
 from link_kv.errors import LinkKVError
 from link_kv.tree import MISSING, build, place

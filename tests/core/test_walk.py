@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from link_kv import EtcdMiddleware, NotFound
-from link_kv._core import walk as walking
-from link_kv._core.calls import run
-from link_kv._core.iterate import drive
 from link_kv._core.operations import Kind
-from link_kv._core.walk import Node, counts, walk
+from link_kv._core.operations import walk as walking
+from link_kv._core.operations.iterate import drive
+from link_kv._core.operations.walk import Node, counts, walk
+from link_kv._core.wire.calls import run
 from link_kv.tree import EMPTY_DICT, LIST, Place, nameable
 
 Shown = tuple[str, int, Kind, bytes | None]

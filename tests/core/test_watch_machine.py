@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from link_kv._core.replica import Held, Replica
 from link_kv._core.revived import messages
-from link_kv._core.watch_machine import (
+from link_kv._core.watching.replica import Held, Replica
+from link_kv._core.watching.watch_machine import (
     LONG_GAP,
     Ask,
     Check,

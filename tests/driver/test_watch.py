@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware, local
-from link_kv._core.applied import acknowledgements, schemas
-from link_kv._core.calls import run
+from link_kv._core.configuration.applied import acknowledgements, schemas
+from link_kv._core.wire.calls import run
 from link_kv.driver import (
     BOOL,
     Array,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware
-from link_kv._core.alerts import Alert, read
+from link_kv._core.endpoints.alerts import Alert, read
 from link_kv.endpoints import Endpoints, KVStore, KVStoreKey, load
 
 Serve = Callable[..., KVStore]

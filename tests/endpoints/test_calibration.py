@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from link_kv import ConfigError, Refused
-from link_kv._core import calibration
-from link_kv._core.calibration import Calibration
+from link_kv._core.endpoints import calibration
+from link_kv._core.endpoints.calibration import Calibration
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from textwrap import dedent
 import pytest
 
 from link_kv import ConfigError, endpoints
-from link_kv._core import endpoint_config
-from link_kv._core.endpoint_config import FLAG, NUMBER, TABLE, TEXT, Accepted
+from link_kv._core.endpoints import config as endpoint_config
+from link_kv._core.endpoints.config import FLAG, NUMBER, TABLE, TEXT, Accepted
 
 
 def find(module: str, provider: bool) -> Accepted:

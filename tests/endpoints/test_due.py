@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from link_kv._core.due import Due
+from link_kv._core.endpoints.due import Due
 
 
 def due(last: Any, value: Any, after: float = 1, **thresholds: Any) -> bool:

@@ -16,7 +16,7 @@ from link_kv import (
     Refused,
     Unavailable,
 )
-from link_kv._core.return_codes import ReplyError, code_of, error, return_codes
+from link_kv._core.endpoints.return_codes import ReplyError, code_of, error, return_codes
 
 
 @pytest.fixture

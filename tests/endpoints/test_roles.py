@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from link_kv import AccessDenied, get
-from link_kv._core import auth
-from link_kv._core.calls import run
+from link_kv._core.cluster import auth
+from link_kv._core.wire.calls import run
 from link_kv.endpoints import Endpoints, KVStore, KVStoreKey
 
 from ..logins import ANN, ROOT, client_of, server_with_logins

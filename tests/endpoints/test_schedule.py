@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from link_kv._core.schedule import Scheduler
+from link_kv._core.endpoints.schedule import Scheduler
 
 
 @pytest.fixture

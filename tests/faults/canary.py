@@ -24,7 +24,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 
 from link_kv import EtcdMiddleware, Lock, Session, aio, local
-from link_kv._core.calls import run
+from link_kv._core.wire.calls import run
 from link_kv.driver import Configurable, EtcdConfDriver, Parameter, category, configuration, watch
 from link_kv.links import connect
 from link_kv.settings import follow

@@ -29,9 +29,9 @@ from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
 from link_kv import endpoints, local, tree
-from link_kv._core import messages
-from link_kv._core.config import resolve, url_options
-from link_kv._core.messages import Frame, Kind, Oversize, Reader
+from link_kv._core.links import messages
+from link_kv._core.links.messages import Frame, Kind, Oversize, Reader
+from link_kv._core.wire.config import resolve, url_options
 from link_kv.cli import _documents
 from link_kv.codec import decode, encode
 from link_kv.errors import LinkKVError

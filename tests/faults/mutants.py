@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from link_kv import plan as plans
-from link_kv._core import calls, transport, watch_machine
-from link_kv._core.exchange import Namespace
-from link_kv._core.failures import UNAVAILABLE, Meaning, WireFailure
-from link_kv._core.leases import Lease
-from link_kv._core.replica import Replica
+from link_kv._core.leasing.leases import Lease
+from link_kv._core.watching import watch_machine
+from link_kv._core.watching.replica import Replica
+from link_kv._core.wire import calls, transport
+from link_kv._core.wire.exchange import Namespace
+from link_kv._core.wire.failures import UNAVAILABLE, Meaning, WireFailure
 from tests.faults import scenarios
 from tests.faults.checker import Finding, History, check, check_delivery, check_members
 from tests.faults.records import Delivery, Event, Op, Told, Truth
@@ -413,7 +414,7 @@ def _uncapped_backoff(patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_guard(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("link_kv._core.requests.optimistic", lambda places: plans.Guard(()))
+    patch.setattr("link_kv._core.wire.requests.optimistic", lambda places: plans.Guard(()))
 
 
 def _no_compare(patch: pytest.MonkeyPatch) -> None:

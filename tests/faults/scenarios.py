@@ -17,8 +17,8 @@ import pytest
 
 from link_kv import EtcdMiddleware, Lock
 from link_kv import plan as plans
-from link_kv._core import auth
-from link_kv._core.calls import run
+from link_kv._core.cluster import auth
+from link_kv._core.wire.calls import run
 from link_kv.errors import AccessDenied, LinkKVError, LockLost, Unavailable
 from tests.faults.arena import Arena
 from tests.faults.checker import Finding, History, check, check_delivery

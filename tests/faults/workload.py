@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from link_kv import EtcdMiddleware
-from link_kv._core.config import Config
+from link_kv._core.wire.config import Config
 from link_kv.errors import Conflict, KeyExists, LinkKVError, NotFound, OutcomeUnknown, Unavailable
 from link_kv.sessions import Transaction
 from tests.faults.records import Log

@@ -13,10 +13,10 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from link_kv import Change
-from link_kv._core.calls import WATCH, Caller, WireFailure, run
-from link_kv._core.config import resolve
-from link_kv._core.requests import field, varint
-from link_kv._core.transport import BlockingWire
+from link_kv._core.wire.calls import WATCH, Caller, WireFailure, run
+from link_kv._core.wire.config import resolve
+from link_kv._core.wire.requests import field, varint
+from link_kv._core.wire.transport import BlockingWire
 from link_kv.codec import decode
 from link_kv.live import Batch
 from link_kv.tree import LIST, MISSING, LeafReader, place, prefix_bytes

@@ -12,7 +12,7 @@ import pytest
 
 from link_kv import EtcdMiddleware as Blocking
 from link_kv import RevisionError, Unavailable
-from link_kv._core.watcher import Feed
+from link_kv._core.watching.watcher import Feed
 from link_kv.aio import Change, EtcdMiddleware
 from link_kv.live import hub_of
 from link_kv.tree import MISSING, Place

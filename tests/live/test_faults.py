@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from link_kv import AccessDenied, EtcdMiddleware, RevisionError, local
-from link_kv._core.calls import RANGE, run
-from link_kv._core.failures import UNAUTHENTICATED, WireFailure
+from link_kv._core.wire.calls import RANGE, run
+from link_kv._core.wire.failures import UNAUTHENTICATED, WireFailure
 from link_kv.live import Subscription, hub_of
 from link_kv.tree import MISSING
 from tests.live.bridge import Bridge

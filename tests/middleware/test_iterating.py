@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware
-from link_kv._core.calls import RANGE
 from link_kv._core.operations import PAGE
 from link_kv._core.revived import messages
+from link_kv._core.wire.calls import RANGE
 from link_kv.errors import NotFound, RevisionError
 
 VALUE = {

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware
-from link_kv._core.calls import TXN, Repeat
 from link_kv._core.revived import messages
+from link_kv._core.wire.calls import TXN, Repeat
 
 USES: dict[str, Any] = {
     "leaf": lambda client: client.put("/a", 2),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware
-from link_kv._core.exchange import Exchange
+from link_kv._core.wire.exchange import Exchange
 from link_kv.errors import EncodeError, ListIndexError, NotATree, PathError, TooLarge
 from tests.middleware.conftest import Stored
 from tests.once import Once

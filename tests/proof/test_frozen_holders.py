@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware
-from link_kv._core.calls import run
-from link_kv._core.exchange import Exchange
+from link_kv._core.wire.calls import run
+from link_kv._core.wire.exchange import Exchange
 from link_kv.plan import Get
 from tests.leases import Program
 from tests.processes import until

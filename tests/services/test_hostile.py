@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from link_kv import LinkKVError
-from link_kv._core import messages
-from link_kv._core.messages import PIECE, BadMessage, Frame, Kind, Oversize, Reader, encode, frame
-from link_kv._core.outbox import Outbox
+from link_kv._core.links import messages
+from link_kv._core.links.messages import PIECE, BadMessage, Frame, Kind, Oversize, Reader, encode, frame
+from link_kv._core.links.outbox import Outbox
 from link_kv.links import Client
 
 from ..processes import until
@@ -225,7 +225,7 @@ class Liar:
     """Listens where a service would, and answers with what it is told."""
 
     def __init__(self, *answers: bytes) -> None:
-        from link_kv._core.direct import Listener
+        from link_kv._core.links.direct import Listener
 
         self._answers = answers
         self.heard: list[bytes] = []
@@ -257,9 +257,9 @@ class Liar:
     ],
 )
 def test_a_service_that_lies_is_an_error(client: Client, etcd_client: Any, answer: bytes) -> None:
-    from link_kv._core import registry
-    from link_kv._core.calls import run
-    from link_kv._core.registry import ServiceRecord
+    from link_kv._core.links import registry
+    from link_kv._core.links.registry import ServiceRecord
+    from link_kv._core.wire.calls import run
 
     liar = Liar(answer)
     record = ServiceRecord(f"127.0.0.1:{liar.listener.port}", "token", {"echo": "()"}, 0)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from link_kv import AccessDenied, EtcdMiddleware, LockRefused
-from link_kv._core import registry
-from link_kv._core.calls import run
-from link_kv._core.messages import Kind, encode
-from link_kv._core.registry import LinkRecord
-from link_kv._core.wire_link import Line, Waiting
+from link_kv._core.links import registry
+from link_kv._core.links.messages import Kind, encode
+from link_kv._core.links.registry import LinkRecord
+from link_kv._core.links.wire_link import Line, Waiting
+from link_kv._core.wire.calls import run
 from link_kv.links import Client, LinkedClient
 
 from ..processes import until

@@ -208,8 +208,8 @@ def test_a_client_that_gave_its_lease_up_keeps_its_links_when_etcd_ends_it(
 
 
 def _revoke(client: Any, lease: int) -> None:
-    from link_kv._core.calls import run
-    from link_kv._core.exchange import Exchange
+    from link_kv._core.wire.calls import run
+    from link_kv._core.wire.exchange import Exchange
 
     run(Exchange(client._space).revoke(lease))
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from link_kv import AccessDenied, EtcdMiddleware, local
-from link_kv._core import auth
-from link_kv._core.auth import Grant
-from link_kv._core.calls import run
+from link_kv._core.cluster import auth
+from link_kv._core.cluster.auth import Grant
+from link_kv._core.wire.calls import run
 from link_kv.links import connect
 
 from .echo import Echo

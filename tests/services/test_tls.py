@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from link_kv import AccessDenied, ConfigError, Unavailable, local
-from link_kv._core.link_config import LinkConfig, dialing
-from link_kv._core.registry import ServiceRecord
+from link_kv._core.links.config import LinkConfig, dialing
+from link_kv._core.links.registry import ServiceRecord
 from link_kv.links import connect
 
 from ..wire.certificates import Authority
@@ -28,7 +28,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    from link_kv._core import home
+    from link_kv._core.items import home
 
     monkeypatch.setattr(home, "_home", str(tmp_path / "home"))
     return tmp_path / "home"
@@ -163,7 +163,7 @@ def test_a_service_for_others_in_a_trusted_network(serve: Any, clients: Any) -> 
 
 
 def test_a_service_in_the_open_is_not_called() -> None:
-    from link_kv._core.config import Config
+    from link_kv._core.wire.config import Config
 
     record = ServiceRecord("192.0.2.1:1", "token", {}, 0)
     with pytest.raises(ConnectionError, match=r"service S: at 192\.0\.2\.1:1 .*disable_tls=True"):
@@ -214,8 +214,8 @@ with connect(endpoints='{endpoint}') as client:
 
 def _enable_logins(client: Any) -> None:
     etcd3 = client.etcd3
-    from link_kv._core import auth
-    from link_kv._core.calls import run
+    from link_kv._core.cluster import auth
+    from link_kv._core.wire.calls import run
 
     etcd3.close()
     ex = client._exchange()

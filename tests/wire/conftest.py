@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware, local
-from link_kv._core.config import Config
+from link_kv._core.wire.config import Config
 from tests.wire.proxy import Proxy
 
 Connect = Callable[..., EtcdMiddleware]

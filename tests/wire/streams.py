@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from link_kv import EtcdMiddleware
-from link_kv._core.calls import WATCH, Caller, run
-from link_kv._core.requests import field
+from link_kv._core.wire.calls import WATCH, Caller, run
+from link_kv._core.wire.requests import field
 
 
 def caller(client: EtcdMiddleware) -> Caller:

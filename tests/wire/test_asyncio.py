@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from link_kv import aio, local
-from link_kv._core.calls import KEEP_ALIVE, WATCH, Method, Repeat, WireFailure
-from link_kv._core.config import Config
-from link_kv._core.requests import field, varint
+from link_kv._core.wire.calls import KEEP_ALIVE, WATCH, Method, Repeat, WireFailure
+from link_kv._core.wire.config import Config
+from link_kv._core.wire.requests import field, varint
 from link_kv.errors import Closed, DeadlineExceeded, OutcomeUnknown, Unavailable
 from tests.processes import read
 from tests.wire.conftest import within

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware, local
-from link_kv._core.calls import WATCH, run
-from link_kv._core.requests import field, varint
+from link_kv._core.wire.calls import WATCH, run
+from link_kv._core.wire.requests import field, varint
 from link_kv.errors import Closed, Conflict, OutcomeUnknown, Unavailable
 from tests.wire.conftest import Connect
 from tests.wire.proxy import Proxy

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware, local
-from link_kv._core.calls import STATUS, WireFailure, run
+from link_kv._core.wire.calls import STATUS, WireFailure, run
 from link_kv.errors import DeadlineExceeded, LinkKVError, OutcomeUnknown, Unavailable
 from tests.processes import until
 from tests.wire.conftest import Connect, within

@@ -14,8 +14,8 @@ import pytest
 BEGIN = """
 import asyncio, logging, multiprocessing, os, signal, sys, threading, time
 from link_kv import EtcdMiddleware, aio
-from link_kv._core.calls import WATCH, WireFailure, run
-from link_kv._core.requests import field
+from link_kv._core.wire.calls import WATCH, WireFailure, run
+from link_kv._core.wire.requests import field
 from link_kv.errors import Unavailable
 
 logging.getLogger('link_kv').addHandler(logging.NullHandler())

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware, aio, local
-from link_kv._core.calls import WATCH, WireFailure, run
+from link_kv._core.wire.calls import WATCH, WireFailure, run
 from link_kv.errors import Closed, LinkKVError, OutcomeUnknown
 from tests.processes import until
 from tests.wire.conftest import Connect, within
@@ -197,8 +197,8 @@ def test_clients_of_asyncio_leave_nothing_behind(etcd: Any, times: int) -> None:
 BEGIN = """
 import asyncio, gc, logging, sys, threading, time, warnings
 from link_kv import EtcdMiddleware, aio
-from link_kv._core.calls import WATCH, run
-from link_kv._core.requests import field
+from link_kv._core.wire.calls import WATCH, run
+from link_kv._core.wire.requests import field
 ENDPOINT, PREFIX = sys.argv[1:]
 CREATE = field(b'\\x0a', field(b'\\x0a', b'a'))
 """

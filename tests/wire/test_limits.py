@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware, local
-from link_kv._core.calls import RANGE, run
-from link_kv._core.requests import range_request
+from link_kv._core.wire.calls import RANGE, run
+from link_kv._core.wire.requests import range_request
 from link_kv.errors import NoSpace, TooLarge
 from link_kv.plan import Get
 from tests.wire.conftest import Connect

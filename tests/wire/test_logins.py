@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware, Lock, Session, local
-from link_kv._core.calls import WATCH, run
-from link_kv._core.config import Config
+from link_kv._core.wire.calls import WATCH, run
+from link_kv._core.wire.config import Config
 from link_kv.errors import AccessDenied, ConfigError, DeadlineExceeded, OutcomeUnknown, Unavailable
 from tests.processes import until
 from tests.wire.conftest import Connect, within

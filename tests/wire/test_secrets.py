@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware, aio, local
-from link_kv._core.calls import run
-from link_kv._core.config import Config, resolve
+from link_kv._core.wire.calls import run
+from link_kv._core.wire.config import Config, resolve
 from tests.wire.certificates import Authority
 from tests.wire.proxy import Proxy
 from tests.wire.streams import caller, watch

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware, local
-from link_kv._core.calls import WireFailure, run
+from link_kv._core.wire.calls import WireFailure, run
 from link_kv.errors import ConfigError, OutcomeUnknown, Unavailable
 from tests.wire.certificates import Authority
 from tests.wire.conftest import Connect, within

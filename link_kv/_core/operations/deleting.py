@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from link_kv import plan as plans
-from link_kv._core.exchange import Exchange
 from link_kv._core.operations import full
 from link_kv._core.operations.reading import is_proper_list, leaf_value, missing, scan, value_found
 from link_kv._core.operations.writing import not_root
+from link_kv._core.wire.exchange import Exchange
 from link_kv.errors import (
     NoSpace,
     NotFound,

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from link_kv import plan as plans
-from link_kv._core.calls import DELETE_RANGE, Repeat
-from link_kv._core.exchange import Exchange
 from link_kv._core.operations.reading import missing, value_found
-from link_kv._core.requests import delete_request
+from link_kv._core.wire.calls import DELETE_RANGE, Repeat
+from link_kv._core.wire.exchange import Exchange
+from link_kv._core.wire.requests import delete_request
 from link_kv.errors import NoSpace
 from link_kv.plan import Delete, Get
 from link_kv.tree import LIST, MISSING, Place, is_index

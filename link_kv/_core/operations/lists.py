@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from link_kv import plan as plans
-from link_kv._core.exchange import Exchange
 from link_kv._core.operations.reading import missing
 from link_kv._core.operations.writing import layer, not_root, write
+from link_kv._core.wire.exchange import Exchange
 from link_kv.errors import (
     KeyExists,
     ListIndexError,

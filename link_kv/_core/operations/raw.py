@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from link_kv._core.exchange import Exchange, Namespace
+from link_kv._core.wire.exchange import Exchange, Namespace
 from link_kv.errors import (
     EncodeError,
     NotFound,

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
 from link_kv import plan as plans
-from link_kv._core.exchange import Exchange
+from link_kv._core.wire.exchange import Exchange
 from link_kv.codec import decode
 from link_kv.errors import (
     NotFound,

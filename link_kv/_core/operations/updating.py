@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from link_kv import plan as plans
-from link_kv._core.exchange import Exchange
-from link_kv._core.fold import fold
+from link_kv._core.operations.fold import fold
 from link_kv._core.operations.reading import PAGE
 from link_kv._core.operations.writing import LOST_BEFORE_GAPS, Layer, as_found, guarded, layer, unread
+from link_kv._core.wire.exchange import Exchange
 from link_kv.codec import encode
 from link_kv.errors import TooLarge
 from link_kv.plan import Delete, Get, Operation, Plan, Put

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from link_kv import plan as plans
-from link_kv._core.exchange import Exchange, Outcome, new_lease_id
 from link_kv._core.operations.reading import value_found
+from link_kv._core.wire.exchange import Exchange, Outcome, new_lease_id
 from link_kv.codec import encode
 from link_kv.errors import (
     ConfigError,

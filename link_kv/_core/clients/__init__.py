@@ -1,0 +1,1 @@
+"""Clients of one's own: verbs, answers, and threads that behave."""

@@ -1,0 +1,1 @@
+"""Endpoints: their file, requests and replies, lockout, schedule, alerts and records."""

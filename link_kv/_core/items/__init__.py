@@ -1,0 +1,1 @@
+"""Stores and items: descriptions, what they accept, where they are, and what they hold."""

@@ -1,0 +1,1 @@
+"""What holds only while somebody lives: leases, their keepers, locks, and being registered."""

@@ -1,0 +1,1 @@
+"""Services and links: the registry, the direct connection, and who may call."""

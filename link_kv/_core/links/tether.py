@@ -1,0 +1,362 @@
+"""A client's link to a service, over whichever connection it has at present."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from link_kv._core.links import registry
+from link_kv._core.links.config import LinkConfig, dialing
+from link_kv._core.links.following import Following
+from link_kv._core.links.messages import Kind, encode
+from link_kv._core.links.registry import LinkRecord, ServiceRecord, State
+from link_kv._core.links.wire_link import Answer, Line, Notifications, TimedOut, Waiting, tell
+from link_kv._core.wire.calls import run
+from link_kv._core.wire.exchange import Exchange, Namespace
+from link_kv.errors import AccessDenied, Closed, LinkKVError, LockLost, LockRefused, NotFound, Unavailable
+
+log = logging.getLogger("link_kv.links")
+
+_RETURN = 1.0
+"""Seconds that a call which sets no timeout waits for a service that is gone to return."""
+_GREET = 5.0
+"""Seconds that a service has to answer to a new connection."""
+_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds between tries to connect."""
+
+_numbers = itertools.count(1)
+
+
+class Tether:
+    """Thread-safe.
+
+    Args:
+        client: the id of the client.
+        client_name: the name of the client.
+        lease: gives the client's lease.
+        notify: is called with the arguments and the keywords of each notification, in a thread of its own.
+    """
+
+    def __init__(
+        self,
+        space: Namespace,
+        following: Following,
+        options: LinkConfig,
+        service: str,
+        client: str,
+        client_name: str,
+        lease: Callable[[], int],
+        notify: Callable[[Any, Any], object],
+    ) -> None:
+        self.service = service
+        self.link = f"{client}-{next(_numbers)}"
+        self.record: ServiceRecord
+        """The service, as it was registered when the link was last connected."""
+        self._space = space
+        self._following = following
+        self._options = options
+        self._lease = lease
+        self._pid = os.getpid()
+        self._secret = secrets.token_hex(16)
+        self._own = LinkRecord(client, client_name, registry.digest(self._secret))
+        self._notifications = Notifications(service, notify)
+        self._changed = threading.Condition()
+        self._line: Line | None = None
+        self._refusal: LinkKVError | None = None
+        """Why the link is not connected again, where that is final for now."""
+        self._connecting = False
+        self._closed = False
+        self._locked = False
+        self._lock_lost = False
+
+    # Life
+
+    def open(self, until: float) -> None:
+        """Link. Raises `NotFound`, `LockRefused`, and `Unavailable`."""
+        state = run(
+            registry.add_link(self._exchange(until), self.service, self.link, self._own, self._lease())
+        )
+        try:
+            self._revision = state.revision
+            assert state.service is not None
+            with self._changed:
+                self._line = self._dial(state.service, until)
+                self._watch(self._line)
+        except BaseException:
+            self._forget()
+            self.close(None)
+            raise
+
+    def close(self, timeout: float | None) -> None:
+        """Unlink. May be called twice; does nothing in a forked child."""
+        if self._pid != os.getpid():
+            return
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            line, self._line = self._line, None
+            self._changed.notify_all()
+        if line is not None:
+            line.close()
+        self._notifications.close()
+        self._following.close()
+
+    def unlink(self, timeout: float | None) -> None:
+        """Take the link out of the registry, and close it."""
+        if not self._closed and self._pid == os.getpid():
+            self._forget(timeout)
+        self.close(timeout)
+
+    def _forget(self, timeout: float | None = None) -> None:
+        until = time.monotonic() + (self._options.config.timeout if timeout is None else timeout)
+        try:
+            run(registry.remove_link(self._exchange(until), self.service, self.link))
+        except (Unavailable, Closed) as error:
+            log.warning("service %s: the link goes with its lease, and not now: %s", self.service, error)
+
+    def register(self, lease: int) -> None:
+        """Link again, under another lease."""
+        with self._changed:
+            self._lock_lost = self._lock_lost or self._locked
+            self._locked = False
+        try:
+            state = run(registry.add_link(Exchange(self._space), self.service, self.link, self._own, lease))
+        except (LockRefused, NotFound) as error:
+            log.warning("a link was lost with its lease: %s", error)
+            return
+        self._revision = state.revision
+
+    @property
+    def connected(self) -> bool:
+        line = self._line
+        return line is not None and line.ended is None
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def _exchange(self, until: float) -> Exchange:
+        ex = Exchange(self._space)
+        ex.deadline = min(ex.deadline, until)
+        return ex
+
+    # Connecting
+
+    def _dial(self, record: ServiceRecord, until: float) -> Line:
+        """Connect, and wait until the service knows of the link."""
+        tls = dialing(self._options, self.service, record)
+        line = Line(
+            self.service,
+            record.address,
+            record.token,
+            self.link,
+            self._secret,
+            tls,
+            self._options.read_limit,
+            self._notifications.add,
+        )
+        try:
+            waiting = Waiting()
+            number = line.send(Kind.SYNC, encode(self._revision, "revision"), waiting)
+            if not waiting.wait(min(_GREET, max(0.05, until - time.monotonic()))):
+                line.forget(number)
+                raise Unavailable(f"service {self.service}: does not answer at {record.address}")
+            waiting.result()
+        except LinkKVError as error:
+            # A token that is refused is that of the service before this one.
+            why = line.ended or error
+            line.close()
+            raise Unavailable(f"service {self.service}: cannot be reached: {why}") from None
+        except BaseException:
+            line.close()
+            raise
+        self.record = record
+        return line
+
+    def _watch(self, line: Line) -> None:
+        """Connect again when this connection ends."""
+        line.when_ended(self._again)
+
+    def _again(self) -> None:
+        with self._changed:
+            if self._closed or self._connecting:
+                return
+            self._connecting = True
+            self._refusal = None
+        threading.Thread(target=self._reconnect, name=f"link-kv-relink-{self.service}", daemon=True).start()
+
+    def _reconnect(self) -> None:
+        pauses = iter(_PAUSES)
+        tried = 0
+        while not self._closed:
+            state = self._following.state
+            record = state.service
+            if record is None:
+                self._following.wait(lambda state: state.service is not None or self._closed, None)
+                pauses = iter(_PAUSES)
+                if self._following.ended:
+                    break
+                continue
+            try:
+                line = self._dial(record, time.monotonic() + _GREET)
+            except LinkKVError as error:
+                tried += 1
+                with self._changed:
+                    self._refusal = error
+                log.debug("service %s: not connected again yet: %s", self.service, error)
+                pause = next(pauses, _PAUSES[-1])
+                self._following.wait(
+                    lambda state, known=record: state.service != known or self._closed,  # type: ignore[misc]
+                    pause,
+                )
+                continue
+            with self._changed:
+                self._connecting = False
+                if self._closed:
+                    line.close()
+                    return
+                self._line = line
+                self._refusal = None
+                self._changed.notify_all()
+            self._watch(line)
+            return
+        with self._changed:
+            self._connecting = False
+
+    def _ready(self, until: float | None) -> Line:
+        """The connection, once there is one."""
+        line = self._line
+        if line is not None and line.ended is None:
+            return line
+        with self._changed:
+            left = _RETURN if until is None else max(0.0, until - time.monotonic())
+            self._changed.wait_for(lambda: self._closed or self.connected, left)
+            if self._closed:
+                raise Unavailable(f"service {self.service}: this client has unlinked")
+            line = self._line
+            if line is not None and line.ended is None:
+                return line
+            error = self._refusal or (line.ended if line is not None else None)
+        if isinstance(error, AccessDenied):
+            raise AccessDenied(str(error))
+        gone = self._following.state.service is None
+        why = "is gone, and has not returned" if gone else str(error)
+        raise Unavailable(why if why.startswith("service ") else f"service {self.service}: {why}")
+
+    # Calling
+
+    def call(
+        self,
+        kind: Kind,
+        value: Any,
+        what: str,
+        timeout: float | None,
+        before_error: Callable[[], object] | None = None,
+    ) -> Any:
+        """Send a call and wait for its answer.
+
+        ``before_error`` is called before what the service answered instead of a result is raised.
+        """
+        if self._lock_lost or self._pid != os.getpid():
+            self._complain()
+        parts = encode(value, what)
+        until = None if timeout is None else time.monotonic() + timeout
+        line = self._line
+        if line is None or line.ended is not None:
+            line = self._ready(until)
+        waiting = Waiting()
+        number = line.send(kind, parts, waiting)
+        if not waiting.wait(None if until is None else until - time.monotonic()):
+            line.forget(number)
+            raise TimedOut(f"{what}: not answered within {timeout:g} s; it may still be carried out")
+        if before_error is not None and waiting.error is not None:
+            tell(before_error, waiting.error)
+        return waiting.result()
+
+    @property
+    def outdated(self) -> bool:
+        """Whether it is connected to what is the service no more: frozen, or cut off from etcd."""
+        line, following = self._line, self._following
+        if line is None or line.ended is not None or not following.live:
+            return False
+        record = following.state.service
+        return record is None or record.token != line.token
+
+    def let_go(self) -> None:
+        """End the connection if it is outdated, so that whoever waits is told."""
+        line = self._line
+        if line is not None and self.outdated:
+            line.fail(Unavailable(f"service {self.service}: is not registered any more"))
+
+    def call_later(
+        self, value: Any, what: str, timeout: float | None, before_error: Callable[[], object] | None
+    ) -> Answer:
+        """Send a call; the future of its answer."""
+        if self._lock_lost or self._pid != os.getpid():
+            self._complain()
+        parts = encode(value, what)
+        answer = Answer(before_error)
+        line = self._line
+        if line is None or line.ended is not None:
+            line = self._ready(None if timeout is None else time.monotonic() + timeout)
+        number = line.send(Kind.CALL, parts, answer)
+        if timeout is not None:
+            late = TimedOut(f"{what}: not answered within {timeout:g} s; it may still be carried out")
+            timer = threading.Timer(timeout, _give_up, (line, number, late))
+            timer.daemon = True
+            timer.start()
+        return answer
+
+    # Locks
+
+    def lock(self, shared: bool, timeout: float | None) -> list[str]:
+        """Acquire the lock; the names of the clients that are linked while it is there."""
+        until = time.monotonic() + (self._options.config.timeout if timeout is None else timeout)
+        state = run(registry.add_lock(self._exchange(until), self.service, self.link, shared, self._lease()))
+        self._locked, self._lock_lost = True, False
+        self._seen(state, until)
+        return state.linked()
+
+    def unlock(self, timeout: float | None) -> list[str]:
+        """Release the lock; the names of the clients that still hold one."""
+        until = time.monotonic() + (self._options.config.timeout if timeout is None else timeout)
+        state = run(registry.remove_lock(self._exchange(until), self.service, self.link))
+        self._locked = self._lock_lost = False
+        self._seen(state, until)
+        return state.holders()
+
+    def _seen(self, state: State, until: float) -> None:
+        """Let the service see it before anybody relies on it."""
+        self._revision = state.revision
+        try:
+            line = self._ready(until)
+            waiting = Waiting()
+            number = line.send(Kind.SYNC, encode(state.revision, "revision"), waiting)
+            if not waiting.wait(max(0.0, until - time.monotonic())):
+                line.forget(number)
+        except Unavailable as error:
+            # A service that comes back reads the registry before it answers.
+            log.debug("service %s: %s", self.service, error)
+
+    def _complain(self) -> None:
+        """Raise why nothing is called."""
+        if self._pid != os.getpid():
+            raise Unavailable(
+                f"service {self.service}: the link is that of the process that this one was forked from; "
+                "connect here"
+            )
+        raise LockLost(
+            f"service {self.service}: the lock was lost, since etcd did not hear of this client in time; "
+            "acquire it again, or release it"
+        )
+
+
+def _give_up(line: Line, number: int, error: TimedOut) -> None:
+    line.give_up(number, error)

@@ -1,0 +1,1 @@
+"""From the stream of watches to callbacks, iterators and mirrors."""

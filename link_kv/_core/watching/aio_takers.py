@@ -1,0 +1,169 @@
+"""How changes are taken in an asyncio loop, while a thread reads them from etcd."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from link_kv._core.watching.mirrors import BaseMirror, Blocking
+from link_kv._core.watching.replica import Change
+from link_kv._core.watching.takers import Callbacks, Iteration
+from link_kv._core.watching.watcher import Hub
+from link_kv._core.wire.calls import Caller
+from link_kv.tree import Place
+
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+T = TypeVar("T", bound=_Closes)
+
+
+def _soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
+    """Have a function called in the loop, unless that has ended."""
+    try:
+        loop.call_soon_threadsafe(function)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+
+
+async def _begin(make: Callable[[], T]) -> T:
+    """Make what listens, which blocks, in a thread; what is cancelled meanwhile is closed."""
+    making = asyncio.ensure_future(asyncio.to_thread(make))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(_close_made)
+        raise
+
+
+def _close_made(making: asyncio.Future[T]) -> None:
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()
+
+
+class Subscription(Callbacks):
+    """A callback that is called for each change, in the loop; `EtcdMiddleware.subscribe` makes it.
+
+    What the callback returns is awaited, when it can be, before it is called for the next change. The twin of
+    `link_kv.Subscription`. An async context manager that closes it.
+    """
+
+    async def _start(self, at: Place, prime: bool) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        await _begin(lambda: self._joined(at, prime))
+
+    def _joined(self, at: Place, prime: bool) -> Subscription:
+        self._hub.join(self, at, prime)
+        return self
+
+    def _wake(self) -> None:
+        _soon(self._loop, self._run)
+
+    def _run(self) -> None:
+        self._task = self._loop.create_task(self._work_on(), name="link-kv-callbacks")
+
+    async def _work_on(self) -> None:
+        while (again := await self._work()) is not None:
+            await asyncio.sleep(max(0.0, again - time.monotonic()))
+
+    async def _call(self, callback: Callable[[Any], object], argument: Any, what: str) -> None:
+        try:
+            result = callback(argument)
+            if inspect.isawaitable(result):
+                await result
+        except Exception:  # noqa: BLE001 - logged there
+            self._raised(callback, what)
+
+    async def __aenter__(self) -> Subscription:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Changes(Iteration):
+    """An asynchronous iterator over changes; `EtcdMiddleware.watch` makes it.
+
+    It listens from when ``async with`` is entered, or from the first step of ``async for``. One task at a
+    time iterates. Leaving ``async with`` closes it. The twin of `link_kv.live.Changes`.
+    """
+
+    def __init__(self, hub: Hub, at: Place, revision: int | None = None) -> None:
+        super().__init__(hub, at, revision)
+        self._came = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def _open(self) -> None:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            await _begin(self._joined)
+
+    def _joined(self) -> Changes:
+        self._join()
+        return self
+
+    def _wake(self) -> None:
+        if self._loop is not None:
+            _soon(self._loop, self._came.set)
+
+    async def _pause(self) -> None:
+        await self._came.wait()
+        self._came.clear()
+
+    def __aiter__(self) -> Changes:
+        return self
+
+    async def __anext__(self) -> Change:
+        await self._open()
+        change = await self._following()
+        if change is None:
+            raise StopAsyncIteration
+        return change
+
+    async def __aenter__(self) -> Changes:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Mirror(BaseMirror):
+    """A subtree that keeps itself current; `EtcdMiddleware.mirror` makes it.
+
+    The twin of `link_kv.Mirror`: reading asks nobody and never waits, so nothing but `wait` is awaited. An
+    async context manager that closes it.
+    """
+
+    @classmethod
+    async def _open(cls, hub: Hub, caller: Caller, blocking: Blocking, at: Place) -> Mirror:
+        return await _begin(lambda: cls(hub, caller, blocking, at))
+
+    async def wait(self, revision: int, timeout: float | None = None) -> bool:
+        """Wait until it shows this revision or a later one. See `link_kv.Mirror.wait`."""
+        given_up = threading.Event()
+        try:
+            return await asyncio.to_thread(self._wait, revision, timeout, given_up.is_set)
+        finally:
+            given_up.set()
+
+    async def __aenter__(self) -> Mirror:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
