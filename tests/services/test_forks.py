@@ -51,3 +51,28 @@ def test_links_through_forks(echo: Echo, program: Any) -> None:
     done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, timeout=60, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "still locked\n"
+
+
+SERVED = """
+import os
+from link_kv import EtcdMiddleware, Service, connect
+client = EtcdMiddleware()
+service = Service('Mute')
+service.start_in_thread()
+with connect() as other:
+    other.link('Mute').unlink()
+service.stop()
+for number in range(5):
+    client['/a'] = number
+    pid = os.fork()
+    if not pid:
+        assert client['/a'] == number
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+print('fit')
+"""
+
+
+def test_a_service_that_has_stopped_is_in_nobodys_way(etcd: Any) -> None:
+    done = subprocess.run([sys.executable, "-c", SERVED], cwd=ROOT, timeout=60, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "fit\n"), done.stderr

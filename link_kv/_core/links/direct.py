@@ -127,6 +127,7 @@ class Listener:
     def close(self, grace: float) -> None:
         """Take no new link, and end those there are after ``grace`` seconds."""
         self._server.stop(grace).wait()
+        GATE.wires.discard(self)
 
     def _talk(self, requests: Any, context: Any) -> Iterator[bytes]:
         metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
