@@ -127,7 +127,8 @@ def test_importing_asks(cli: Cli, etcd_client: EtcdMiddleware, tmp_path: Path) -
 def test_long_work_shows_that_it_goes_on(cli: Cli, etcd_client: EtcdMiddleware, tmp_path: Path) -> None:
     etcd_client["/big"] = {str(number): os.urandom(60_000) for number in range(20)}
     # All work is long.
-    code = "from link_kv._core.clients import progress; from link_kv.cli import main; progress._LONG = 0.0; main()"
+    imports = "from link_kv._core.clients import progress; from link_kv.cli import main"
+    code = f"{imports}; progress._LONG = 0.0; main()"
     command = [sys.executable, "-c", code, *cli.options]
     status, text = on_terminal(command=[*command, "backup", str(tmp_path / "b")])
     assert status == 0

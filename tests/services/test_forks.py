@@ -74,5 +74,6 @@ print('fit')
 
 
 def test_a_service_that_has_stopped_is_in_nobodys_way(etcd: Any) -> None:
-    done = subprocess.run([sys.executable, "-c", SERVED], cwd=ROOT, timeout=60, capture_output=True, text=True)
+    command = [sys.executable, "-c", SERVED]
+    done = subprocess.run(command, cwd=ROOT, timeout=60, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "fit\n"), done.stderr
