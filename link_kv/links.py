@@ -150,9 +150,7 @@ class Client:
         atexit.register(_disconnect_all)  # before what it needs is gone
         _connected.add(self)
         try:
-            self._presence = Presence(
-                f"client {self._name}", lambda within: Session._within(within, client, _TTL), self._register
-            )
+            self._presence = Presence(f"client {self._name}", lambda: Session(client, _TTL), self._register)
         except BaseException:
             client.close()
             raise
