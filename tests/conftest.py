@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -47,3 +48,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
+
+
+@pytest.fixture
+def environment_of_programs(etcd: Any, etcd_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What programs read from their environment: the test's etcd and prefix, and nothing else of ours."""
+    for name in list(os.environ):
+        if name.startswith("LINK_KV_") and not name.startswith(("LINK_KV_TEST", "LINK_KV_ETCD")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("LINK_KV_ENDPOINTS", ",".join(etcd.endpoints))
+    monkeypatch.setenv("LINK_KV_PREFIX", etcd_prefix)

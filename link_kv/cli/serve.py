@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from ._connect import configure
+from ._serving import log_to_stderr, ttl_option, verbose_option, where_options
 from ._show import plain
 
 _SWITCH = 0.0005
@@ -27,15 +27,10 @@ _SWITCH = 0.0005
     help="The configuration file, YAML.",
 )
 @click.option("--node", metavar="NAME", help="What addresses may begin with: NAME.provider.endpoint")
-@click.option("--listen", metavar="HOST[:PORT]", help="Where; by default a free port for this machine alone.")
-@click.option("--advertise", metavar="HOST:PORT", help="The address that clients are told.")
-@click.option("--serve-cert", metavar="FILE", help="The certificate to serve with; by default --cert.")
-@click.option("--serve-key", metavar="FILE", help="Its key.")
+@where_options
 @click.option("--no-tls", is_flag=True, help="Let others than this machine connect without TLS.")
-@click.option(
-    "--ttl", type=float, default=10, show_default=True, help="Seconds until a dead one is forgotten."
-)
-@click.option("-v", "--verbose", is_flag=True, help="Log more, on standard error.")
+@ttl_option
+@verbose_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -57,9 +52,7 @@ def command(
     from link_kv.endpoints import load
     from link_kv.services import until_over
 
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    log_to_stderr(verbose)
     # Ticks come on time though another thread is busy: by default that one may go on for 5 ms.
     sys.setswitchinterval(_SWITCH)
     providers = load(file, node)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import logging
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +15,7 @@ import click
 from link_kv.errors import ConfigError
 
 from ._linking import link_options, no_tls_option
+from ._serving import log_to_stderr, ttl_option, verbose_option, where_options
 from ._show import plain
 
 if TYPE_CHECKING:
@@ -25,15 +25,10 @@ if TYPE_CHECKING:
 @click.command("service")
 @click.argument("where", metavar="FILE|MODULE[:CLASS]")
 @click.option("--name", metavar="NAME", help="What it is found by; its own name by default.")
-@click.option("--listen", metavar="HOST[:PORT]", help="Where; by default a free port for this machine alone.")
-@click.option("--advertise", metavar="HOST:PORT", help="The address that clients are told.")
-@click.option("--serve-cert", metavar="FILE", help="The certificate to serve with; by default --cert.")
-@click.option("--serve-key", metavar="FILE", help="Its key.")
+@where_options
 @no_tls_option
-@click.option(
-    "--ttl", type=float, default=10, show_default=True, help="Seconds until a dead one is forgotten."
-)
-@click.option("-v", "--verbose", is_flag=True, help="Log more, on standard error.")
+@ttl_option
+@verbose_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -53,9 +48,7 @@ def command(
     """
     from link_kv.services import until_over
 
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    log_to_stderr(verbose)
     service = _made(where)
     if name is not None:
         service._name = name

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,13 +17,8 @@ Serve = Callable[..., KVStore]
 
 
 @pytest.fixture(autouse=True)
-def configured(etcd: Any, etcd_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What programs read from their environment."""
-    for name in list(os.environ):
-        if name.startswith("LINK_KV_") and not name.startswith(("LINK_KV_TEST", "LINK_KV_ETCD")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("LINK_KV_ENDPOINTS", ",".join(etcd.endpoints))
-    monkeypatch.setenv("LINK_KV_PREFIX", etcd_prefix)
+def configured(environment_of_programs: None) -> None:
+    """Programs find the test's etcd."""
 
 
 @pytest.fixture

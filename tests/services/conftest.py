@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,13 +20,8 @@ Start = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
-def configured(etcd: Any, etcd_prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What programs read from their environment."""
-    for name in list(os.environ):
-        if name.startswith("LINK_KV_") and not name.startswith(("LINK_KV_TEST", "LINK_KV_ETCD")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("LINK_KV_ENDPOINTS", ",".join(etcd.endpoints))
-    monkeypatch.setenv("LINK_KV_PREFIX", etcd_prefix)
+def configured(environment_of_programs: None) -> None:
+    """Programs find the test's etcd."""
 
 
 @pytest.fixture
