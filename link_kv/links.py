@@ -120,7 +120,9 @@ class Client:
 
     While etcd cannot be reached, links go on as they are, for as long as the service is registered. When
     the client's lease is lost meanwhile, the client registers and links again; its locks are gone, and
-    calls over a link that had one raise `LockLost` until the lock is acquired again or released.
+    calls over a link that had one raise `LockLost` until the lock is acquired again or released. A link
+    that is refused then, because the service is not back yet or another client has locked it, is made once
+    it can be: until then its calls raise `Unavailable` or `LockRefused`.
     """
 
     def __init__(self, name: str) -> None:
@@ -133,7 +135,10 @@ class Client:
         self._given: dict[str, Any] = {}
         self._client: EtcdMiddleware | None = None
         self._presence: Presence | None = None
+        self._lease = 0
         self._links: dict[Tether, None] = {}
+        self._tying = threading.Lock()
+        """Guards the two, so that no link stays under a lease that was given up."""
         self._watching = threading.Lock()
         self._watcher: threading.Thread | None = None
         self._over = threading.Event()
@@ -150,7 +155,9 @@ class Client:
         atexit.register(_disconnect_all)  # before what it needs is gone
         _connected.add(self)
         try:
-            self._presence = Presence(f"client {self._name}", lambda: Session(client, _TTL), self._register)
+            self._presence = Presence(
+                f"client {self._name}", lambda within: Session._within(within, client, _TTL), self._register
+            )
         except BaseException:
             client.close()
             raise
@@ -159,8 +166,11 @@ class Client:
         client = self._etcd()
         record = registry.me(self._name)
         run(registry.register_client(client._exchange(), self._id, record, lease))
-        for tether in list(self._links):
-            tether.register(lease)
+        with self._tying:
+            self._lease = lease
+            tethers = list(self._links)
+        for tether in tethers:
+            tether.register()
 
     def _etcd(self) -> EtcdMiddleware:
         if self._client is None or self._client._space.caller.closed:
@@ -187,7 +197,6 @@ class Client:
     ) -> Tether:
         client = self._etcd()
         assert self._options is not None
-        assert self._presence is not None
         at = registry.service_place(client._space, service)
         seconds = self._options.config.timeout if timeout is None else timeout
         until = time.monotonic() + seconds
@@ -195,7 +204,6 @@ class Client:
         if wait and not following.wait(lambda state: state.service is not None, seconds):
             following.close()
             raise DeadlineExceeded(f"service {service}: was not there within {seconds:g} s")
-        presence = self._presence
         tether = Tether(
             client._space,
             following,
@@ -203,11 +211,20 @@ class Client:
             service,
             self._id,
             self._name,
-            lambda: presence.lease,
+            lambda: self._lease,
             notify,
         )
+        lease = self._lease
         tether.open(until)
-        self._links[tether] = None
+        with self._tying:
+            self._links[tether] = None
+        if self._lease != lease:
+            try:
+                tether.register()
+            except BaseException:
+                self._links.pop(tether, None)
+                tether.close(None)
+                raise
         with self._watching:
             if self._watcher is None:
                 self._watcher = threading.Thread(
@@ -217,13 +234,19 @@ class Client:
         return tether
 
     def _watch(self, hub: Hub) -> None:
-        """Tell those who wait for a service that it is registered no more."""
+        """Link again what was refused that, and tell those who wait for a service that it is registered no
+        more.
+        """
 
-        def outdated() -> bool:
-            return self._over.is_set() or any(tether.outdated for tether in list(self._links))
+        def stirring() -> bool:
+            return self._over.is_set() or any(
+                tether.outdated or tether.returning for tether in list(self._links)
+            )
 
         while not self._over.is_set():
-            hub.wait(outdated, None)
+            hub.wait(stirring, None)
+            for tether in list(self._links):
+                tether.relink()
             # One that stops in order leaves the registry first, while its last answers are on their way.
             self._over.wait(_LAST_ANSWERS)
             for tether in list(self._links):

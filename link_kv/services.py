@@ -369,7 +369,9 @@ class _Serving:
                     "" if tls is None else "server" if tls.authority is None else "mutual",
                 )
                 self._presence = Presence(
-                    f"service {self._name}", lambda: Session(self._client, ttl), self._register
+                    f"service {self._name}",
+                    lambda within: Session._within(within, self._client, ttl),
+                    self._register,
                 )
                 self._sync(self._registered)
             except BaseException:

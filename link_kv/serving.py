@@ -72,7 +72,9 @@ class Run:
         for endpoint in endpoints:
             endpoint._kv_item = self._introduce(store, endpoint)
         self._presence = Presence(
-            f"the endpoints of {provider.name}", lambda: Session(self.client, self._ttl), self._claim
+            f"the endpoints of {provider.name}",
+            lambda within: Session._within(within, self.client, self._ttl),
+            self._claim,
         )
         for each in (provider, *endpoints):
             self._bind(each)

@@ -94,6 +94,14 @@ class Session(SessionBase[threading.Event]):
         super().__init__(_new_lease(client, ttl, renew))
         run(self._lease.open())
 
+    @classmethod
+    def _within(cls, seconds: float | None, client: EtcdMiddleware, ttl: float) -> Session:
+        """A session whose lease must be had within so many seconds, not only within the client's timeout."""
+        session = cls.__new__(cls)
+        SessionBase.__init__(session, _new_lease(client, ttl, False))
+        run(session._lease.open(seconds))
+        return session
+
     def put(self, path: str, value: Any) -> int:
         """Write a value that goes with the session, and return the revision.
 

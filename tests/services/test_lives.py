@@ -18,6 +18,7 @@ from link_kv.links import Client, LinkedClient, connect
 from link_kv.services import Service, run_services
 
 from ..processes import until
+from ..wire.proxy import Proxy
 from .echo import Echo
 
 ROOT = Path(__file__).parent.parent.parent
@@ -205,6 +206,76 @@ def test_a_client_that_gave_its_lease_up_keeps_its_links_when_etcd_ends_it(
     _revoke(etcd_client, lease)
     link.acquire_lock()
     assert link.echo() == [[], {}]
+
+
+def test_a_link_that_was_lost_with_its_lease_is_back_when_its_service_is(
+    serve: Any, client: Client, etcd: Any, etcd_prefix: str, etcd_client: Any
+) -> None:
+    """After an outage that neither lease lived through, the client may be back before the service."""
+    with Proxy(etcd.endpoints[0]) as way:
+        echo = serve(Echo(), host=f"etcd://{way.endpoint}{etcd_prefix}", ttl=1)
+        link = client.link("Echo")
+        way.hold()
+        until(lambda: client.identities()["services"] == {})
+        _register_again(client, etcd_client)
+        with pytest.raises(Unavailable, match="service Echo: is gone, and has not returned"):
+            link.echo()
+        way.release()
+        assert link.echo(timeout=30) == [[], {}]
+        assert link.acquire_lock() == ["Client"]
+        echo.stop()
+
+
+def test_a_link_that_was_lost_with_its_lease_and_unlinked_does_not_return(
+    serve: Any, client: Client, etcd: Any, etcd_prefix: str, etcd_client: Any
+) -> None:
+    with Proxy(etcd.endpoints[0]) as way, connect(name="other") as other:
+        echo = serve(Echo(), host=f"etcd://{way.endpoint}{etcd_prefix}", ttl=1)
+        link = client.link("Echo")
+        way.hold()
+        until(lambda: client.identities()["services"] == {})
+        _register_again(client, etcd_client)
+        link.unlink()
+        way.release()
+        until(lambda: "Echo" in client.identities()["services"])
+        assert other.link("Echo").acquire_lock() == ["other"]
+        echo.stop()
+
+
+def test_a_link_that_was_lost_to_another_s_lock_is_back_when_that_is_released(
+    echo: Echo, etcd: Any, etcd_prefix: str, etcd_client: Any
+) -> None:
+    with (
+        Proxy(etcd.endpoints[0]) as way,
+        connect(name="cut off", host=f"etcd://{way.endpoint}{etcd_prefix}") as client,
+        connect(name="other") as other,
+    ):
+        link = client.link("Echo")
+        presence = client._presence
+        assert presence is not None
+        lease = presence.lease
+        way.hold()
+        _revoke(etcd_client, lease)
+        theirs = other.link("Echo")
+        assert theirs.acquire_lock() == ["other"]
+        way.release()
+        until(lambda: presence.lease != lease and presence.alive)
+        for call in (link.echo, link.acquire_lock):
+            with pytest.raises(LockRefused, match="service Echo is locked by other"):
+                call()
+        theirs.release_lock()
+        until(lambda: link._tether.connected)
+        assert link.echo() == [[], {}]
+        assert set(echo._serving._following.state.linked()) == {"other", "cut off"}  # type: ignore[union-attr]
+
+
+def _register_again(client: Client, etcd_client: Any) -> None:
+    """Take a client's lease away, and wait until it has another."""
+    presence = client._presence
+    assert presence is not None
+    lease = presence.lease
+    _revoke(etcd_client, lease)
+    until(lambda: presence.lease != lease and presence.alive)
 
 
 def _revoke(client: Any, lease: int) -> None:

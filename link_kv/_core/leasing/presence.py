@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from link_kv._core.leasing.keeper import PATIENCE
 from link_kv.errors import Closed, LinkKVError, Unavailable
 
 log = logging.getLogger("link_kv.links")
@@ -32,16 +33,18 @@ class Presence:
 
     Args:
         what: it is, for messages.
-        new_session: gets a lease.
+        new_session: gets a lease, within the seconds that it is given, or the client's timeout for None.
         register: writes the keys under a lease.
     """
 
-    def __init__(self, what: str, new_session: Callable[[], Session], register: Callable[[int], Any]) -> None:
+    def __init__(
+        self, what: str, new_session: Callable[[float | None], Session], register: Callable[[int], Any]
+    ) -> None:
         self._what = what
         self._new_session = new_session
         self._register = register
         self._closed = threading.Event()
-        self._session = new_session()
+        self._session = new_session(None)
         try:
             register(self._session.lease)
         except BaseException:
@@ -81,7 +84,8 @@ class Presence:
     def _again(self) -> bool:
         session = None
         try:
-            session = self._new_session()
+            # A member that has just lost its leader keeps a request for as long as it may: ask again instead.
+            session = self._new_session(PATIENCE)
             self._register(session.lease)
         except Closed:
             self._closed.set()

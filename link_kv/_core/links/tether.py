@@ -70,7 +70,12 @@ class Tether:
         self._line: Line | None = None
         self._refusal: LinkKVError | None = None
         """Why the link is not connected again, where that is final for now."""
+        self._linking = threading.Lock()
+        """Held while the link is written under another lease."""
+        self._lost: NotFound | LockRefused | None = None
+        """Why the link is not in the registry, since the lease that it had was lost."""
         self._connecting = False
+        self._left = False
         self._closed = False
         self._locked = False
         self._lock_lost = False
@@ -111,6 +116,8 @@ class Tether:
     def unlink(self, timeout: float | None) -> None:
         """Take the link out of the registry, and close it."""
         if not self._closed and self._pid == os.getpid():
+            with self._linking:
+                self._left = True
             self._forget(timeout)
         self.close(timeout)
 
@@ -121,22 +128,57 @@ class Tether:
         except (Unavailable, Closed) as error:
             log.warning("service %s: the link goes with its lease, and not now: %s", self.service, error)
 
-    def register(self, lease: int) -> None:
-        """Link again, under another lease."""
+    def register(self) -> None:
+        """Link again, under another lease. When that is refused, `relink` is for later."""
         with self._changed:
             self._lock_lost = self._lock_lost or self._locked
             self._locked = False
+        with self._linking:
+            self._link_again()
+
+    def relink(self) -> None:
+        """Try what was refused before, once it may be done."""
+        with self._linking:
+            if self.returning:
+                try:
+                    self._link_again()
+                except LinkKVError as error:
+                    log.debug("service %s: not linked again yet: %s", self.service, error)
+
+    def _link_again(self) -> None:
+        if self._left:
+            return
+        ex = Exchange(self._space)
         try:
-            state = run(registry.add_link(Exchange(self._space), self.service, self.link, self._own, lease))
+            state = run(registry.add_link(ex, self.service, self.link, self._own, self._lease()))
         except (LockRefused, NotFound) as error:
-            log.warning("a link was lost with its lease: %s", error)
+            if self._lost is None:
+                log.warning("a link was lost with its lease, and waits to be linked again: %s", error)
+            self._lost = error
             return
         self._revision = state.revision
+        if self._lost is None:
+            return
+        line = self._line
+        if line is not None and line.ended is None:
+            self._show(line, time.monotonic() + _RETURN)
+        log.info("service %s: linked again", self.service)
+        with self._changed:
+            self._lost = None
+            self._changed.notify_all()
+
+    @property
+    def returning(self) -> bool:
+        """Whether the link was lost, and the service seems to take it again."""
+        if self._lost is None or self._closed or not self._following.live:
+            return False
+        state = self._following.state
+        return state.service is not None and state.refuses_link(self._own.client) is None
 
     @property
     def connected(self) -> bool:
         line = self._line
-        return line is not None and line.ended is None
+        return line is not None and line.ended is None and self._lost is None
 
     @property
     def closed(self) -> bool:
@@ -163,12 +205,7 @@ class Tether:
             self._notifications.add,
         )
         try:
-            waiting = Waiting()
-            number = line.send(Kind.SYNC, encode(self._revision, "revision"), waiting)
-            if not waiting.wait(min(_GREET, max(0.05, until - time.monotonic()))):
-                line.forget(number)
-                raise Unavailable(f"service {self.service}: does not answer at {record.address}")
-            waiting.result()
+            self._sync(line, min(until, time.monotonic() + _GREET))
         except LinkKVError as error:
             # A token that is refused is that of the service before this one.
             why = line.ended or error
@@ -179,6 +216,22 @@ class Tether:
             raise
         self.record = record
         return line
+
+    def _sync(self, line: Line, until: float) -> None:
+        """Let the service see what this client wrote last. Raises `Unavailable` when it does not answer."""
+        waiting = Waiting()
+        number = line.send(Kind.SYNC, encode(self._revision, "revision"), waiting)
+        if not waiting.wait(max(0.05, until - time.monotonic())):
+            line.forget(number)
+            raise Unavailable(f"service {self.service}: does not answer at {line.address}")
+        waiting.result()
+
+    def _show(self, line: Line, until: float) -> None:
+        """The same, as far as possible: a service that comes back reads the registry before it answers."""
+        try:
+            self._sync(line, until)
+        except LinkKVError as error:
+            log.debug("service %s: %s", self.service, error)
 
     def _watch(self, line: Line) -> None:
         """Connect again when this connection ends."""
@@ -232,18 +285,19 @@ class Tether:
 
     def _ready(self, until: float | None) -> Line:
         """The connection, once there is one."""
-        line = self._line
-        if line is not None and line.ended is None:
-            return line
         with self._changed:
             left = _RETURN if until is None else max(0.0, until - time.monotonic())
-            self._changed.wait_for(lambda: self._closed or self.connected, left)
+            self._changed.wait_for(
+                lambda: self._closed or self.connected or isinstance(self._lost, LockRefused), left
+            )
             if self._closed:
                 raise Unavailable(f"service {self.service}: this client has unlinked")
+            if isinstance(self._lost, LockRefused):
+                raise LockRefused(str(self._lost))
             line = self._line
-            if line is not None and line.ended is None:
+            if line is not None and self.connected:
                 return line
-            error = self._refusal or (line.ended if line is not None else None)
+            error = self._refusal or (line.ended if line is not None else None) or self._lost
         if isinstance(error, AccessDenied):
             raise AccessDenied(str(error))
         gone = self._following.state.service is None
@@ -269,7 +323,7 @@ class Tether:
         parts = encode(value, what)
         until = None if timeout is None else time.monotonic() + timeout
         line = self._line
-        if line is None or line.ended is not None:
+        if line is None or line.ended is not None or self._lost is not None:
             line = self._ready(until)
         waiting = Waiting()
         number = line.send(kind, parts, waiting)
@@ -304,7 +358,7 @@ class Tether:
         parts = encode(value, what)
         answer = Answer(before_error)
         line = self._line
-        if line is None or line.ended is not None:
+        if line is None or line.ended is not None or self._lost is not None:
             line = self._ready(None if timeout is None else time.monotonic() + timeout)
         number = line.send(Kind.CALL, parts, answer)
         if timeout is not None:
@@ -319,6 +373,8 @@ class Tether:
     def lock(self, shared: bool, timeout: float | None) -> list[str]:
         """Acquire the lock; the names of the clients that are linked while it is there."""
         until = time.monotonic() + (self._options.config.timeout if timeout is None else timeout)
+        if self._lost is not None:
+            self._ready(until)
         state = run(registry.add_lock(self._exchange(until), self.service, self.link, shared, self._lease()))
         self._locked, self._lock_lost = True, False
         self._seen(state, until)
@@ -336,13 +392,8 @@ class Tether:
         """Let the service see it before anybody relies on it."""
         self._revision = state.revision
         try:
-            line = self._ready(until)
-            waiting = Waiting()
-            number = line.send(Kind.SYNC, encode(state.revision, "revision"), waiting)
-            if not waiting.wait(max(0.0, until - time.monotonic())):
-                line.forget(number)
+            self._show(self._ready(until), until)
         except Unavailable as error:
-            # A service that comes back reads the registry before it answers.
             log.debug("service %s: %s", self.service, error)
 
     def _complain(self) -> None:
