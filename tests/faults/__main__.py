@@ -46,9 +46,8 @@ GROUPS: tuple[dict[str, Check], ...] = (
     {"followers": followers.run},
     # These wait more than they work, and leave two of the members alone.
     {"failed": failed.run, "locks": locks.run, "frozen": frozen.run},
-    # These need no cluster, and work in programs of their own.
-    {"fuzz": fuzz.run},
-    {"endings": endings.run, "leaks": leaks.run, "canaries": canaries.run},
+    # These do nothing to the cluster, and work in programs of their own.
+    {"fuzz": fuzz.run, "endings": endings.run, "leaks": leaks.run, "canaries": canaries.run},
 )
 CHECKS = [name for group in GROUPS for name in group]
 

@@ -96,6 +96,8 @@ def main(way: str, state: str, endpoint: str, prefix: str) -> None:
         asyncio.run(in_asyncio(everything, state, proxy, endpoint, prefix))
         return
     try:
+        if way == "exit at SIGTERM":  # before anybody is told that it may come
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         begin(everything, state, proxy)
         WAYS[way](everything, state)
     except KeyboardInterrupt:
@@ -132,11 +134,6 @@ def wait(everything: Everything, state: str) -> None:
         pass
 
 
-def exit_at_sigterm(everything: Everything, state: str) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    wait(everything, state)
-
-
 def fork_and_exit(everything: Everything, state: str) -> None:
     fork(lambda: sys.exit(0))
     if state != "cut off":
@@ -154,7 +151,7 @@ WAYS: dict[str, Callable[[Everything, str], None]] = {
     "exit": leave_by_exit,
     "SIGINT": wait,
     "SIGTERM": wait,
-    "exit at SIGTERM": exit_at_sigterm,
+    "exit at SIGTERM": wait,
     "fork, child exits": fork_and_exit,
     "fork, child leaves": fork_and_leave,
     "asyncio": end,

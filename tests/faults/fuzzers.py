@@ -777,7 +777,6 @@ def fuzz(entrance: Entrance, seconds: float, seed: int, tally: Tally) -> None:
 
 
 def main(name: str, seconds: str, seed: str) -> None:
-    os.nice(10)
     errors = _Errors()
     logging.getLogger("link_kv").addHandler(errors)
     tallies: dict[str, Tally] = {}

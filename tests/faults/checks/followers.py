@@ -1,8 +1,8 @@
 """Configuration readers, callbacks of items, services and links, while etcd is away and when it comes back.
 
 Meanwhile each keeps the last good value and says that it is cut off. Calls over a link do not go through
-etcd, and go on while the service's lease lives. One service has a lease that ends meanwhile. Once etcd is
-back all are back within three seconds.
+etcd, and go on while the service's lease lives. One service has a lease that ends meanwhile; in some outages
+the lease of its client does too. Once etcd is back all are back within three seconds.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ _BACK = 3.0
 """Seconds within which all are back."""
 _TOLD = 20.0
 """Seconds within which the state is told. A frozen server is noticed after 12."""
+_LASTING = 7
+"""One of so many outages lasts until the client's lease has ended. With up to six ways, each has its turn."""
 _CONF = "faults/server.conf"
 
 
@@ -133,6 +135,8 @@ def run(run: Run) -> list[Outcome]:
             begin()
             try:
                 _examine_outage(followers, outcome, name, good)
+                if number % _LASTING == 0:
+                    until(lambda: not followers.connection.is_connected(), _TOLD)
             finally:
                 end()
             for what, took in _come_back(followers, value).items():

@@ -10,7 +10,7 @@ from typing import Any
 from tests.faults.fuzzers import FUZZERS
 from tests.faults.run import Outcome, Run
 
-_AT_ONCE = 2
+_AT_ONCE = 3
 
 
 def run(run: Run) -> list[Outcome]:
