@@ -34,7 +34,7 @@ from link_kv._core.wire.calls import run
 from link_kv.errors import Closed, ConfigError, DeadlineExceeded
 from link_kv.live import hub_of
 from link_kv.middleware import EtcdMiddleware
-from link_kv.sessions import Session
+from link_kv.sessions import new_lease
 
 __all__ = ["SHUTDOWN_MANAGER", "Client", "Link", "LinkedClient", "connect", "filter_client_connect_kwargs"]
 
@@ -155,9 +155,7 @@ class Client:
         atexit.register(_disconnect_all)  # before what it needs is gone
         _connected.add(self)
         try:
-            self._presence = Presence(
-                f"client {self._name}", lambda within: Session._within(within, client, _TTL), self._register
-            )
+            self._presence = Presence(f"client {self._name}", lambda: new_lease(client, _TTL), self._register)
         except BaseException:
             client.close()
             raise
@@ -223,7 +221,7 @@ class Client:
                 tether.register()
             except BaseException:
                 self._links.pop(tether, None)
-                tether.close(None)
+                tether.close()
                 raise
         with self._watching:
             if self._watcher is None:
@@ -296,22 +294,24 @@ class Client:
     # Life
 
     def disconnect(self, timeout: float | None = None) -> None:
-        """Unlink from every service, and leave. May be called twice. Raises nothing when etcd does not
-        answer.
+        """Unlink from every service, and leave. May be called twice.
+
+        Raises nothing when etcd does not answer in time, 2 s for None: the client is gone when its lease
+        ends.
         """
         presence, client = self._presence, self._client
         if client is None or presence is None or client._space.caller.closed or self._pid != os.getpid():
             return
         self._over.set()
         for tether in list(self._links):
-            tether.close(timeout)
+            tether.close()
         if self._watcher is not None:
             hub = hub_of(client)
             with hub.changed:
                 hub.changed.notify_all()
             self._watcher.join()
         self._links.clear()
-        presence.close()  # with its lease go the keys of the client, of its links and of its locks
+        presence.close(timeout)  # with its lease go the keys of the client, of its links and of its locks
         client.close()
 
     def is_connected(self) -> bool:

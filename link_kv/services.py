@@ -39,7 +39,7 @@ from link_kv._core.wire.calls import run
 from link_kv.errors import AccessDenied, Closed, ConfigError, Unavailable
 from link_kv.live import hub_of
 from link_kv.middleware import EtcdMiddleware
-from link_kv.sessions import Session
+from link_kv.sessions import new_lease
 
 __all__ = ["Caller", "Request", "Service", "run_services"]
 
@@ -369,9 +369,7 @@ class _Serving:
                     "" if tls is None else "server" if tls.authority is None else "mutual",
                 )
                 self._presence = Presence(
-                    f"service {self._name}",
-                    lambda within: Session._within(within, self._client, ttl),
-                    self._register,
+                    f"service {self._name}", lambda: new_lease(self._client, ttl), self._register
                 )
                 self._sync(self._registered)
             except BaseException:

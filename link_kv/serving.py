@@ -34,7 +34,7 @@ from link_kv.errors import ConfigError, KeyExists, NotATree, Refused
 from link_kv.item import Item, Registration
 from link_kv.middleware import EtcdMiddleware
 from link_kv.plan import Operation, Plan, Put
-from link_kv.sessions import Session
+from link_kv.sessions import new_lease
 from link_kv.store import Store, _writer
 from link_kv.tree import MISSING, Place, encode_name
 
@@ -72,9 +72,7 @@ class Run:
         for endpoint in endpoints:
             endpoint._kv_item = self._introduce(store, endpoint)
         self._presence = Presence(
-            f"the endpoints of {provider.name}",
-            lambda within: Session._within(within, self.client, self._ttl),
-            self._claim,
+            f"the endpoints of {provider.name}", lambda: new_lease(self.client, self._ttl), self._claim
         )
         for each in (provider, *endpoints):
             self._bind(each)

@@ -57,7 +57,9 @@ class _ThreadRun:
         return self._over
 
 
-def _new_lease(client: EtcdMiddleware, ttl: float, renew: bool = False) -> Lease[threading.Event]:
+def new_lease(client: EtcdMiddleware, ttl: float, renew: bool = False) -> Lease[threading.Event]:
+    """A lease of a client, still to be opened."""
+
     def find_keeper() -> Keeper:
         return client._keepers.setdefault(os.getpid(), Keeper(client._space.caller, _ThreadRun))
 
@@ -91,16 +93,8 @@ class Session(SessionBase[threading.Event]):
     """
 
     def __init__(self, client: EtcdMiddleware, ttl: float = 10, *, renew: bool = False) -> None:
-        super().__init__(_new_lease(client, ttl, renew))
+        super().__init__(new_lease(client, ttl, renew))
         run(self._lease.open())
-
-    @classmethod
-    def _within(cls, seconds: float | None, client: EtcdMiddleware, ttl: float) -> Session:
-        """A session whose lease must be had within so many seconds, not only within the client's timeout."""
-        session = cls.__new__(cls)
-        SessionBase.__init__(session, _new_lease(client, ttl, False))
-        run(session._lease.open(seconds))
-        return session
 
     def put(self, path: str, value: Any) -> int:
         """Write a value that goes with the session, and return the revision.
@@ -183,7 +177,7 @@ class Lock(Mutex["EtcdMiddleware", threading.Event]):
         run(self._leave(error))
 
     def _new_lease(self) -> Lease[threading.Event]:
-        return _new_lease(self._client, self._ttl)
+        return new_lease(self._client, self._ttl)
 
 
 class Transaction:

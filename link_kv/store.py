@@ -22,6 +22,7 @@ from link_kv._core.items.descriptions import Description
 from link_kv._core.items.finding import where
 from link_kv._core.items.store_state import StoreState, write_stamp
 from link_kv._core.items.writes import Stamp
+from link_kv._core.leasing.leases import LET_GO
 from link_kv._core.watching.consumer import Consumer
 from link_kv._core.watching.consumer import State as WatchState
 from link_kv._core.watching.replica import Batch
@@ -205,7 +206,7 @@ class Store(Mapping[str, Item]):
         with self._lock:
             if self._session is None or not self._session.alive:
                 self._session = Session(self.client, _SESSION)
-                self.client._at_close.append(self._session.close)
+                self.client._at_close.append(functools.partial(_end, self._session))
                 if not _sessions:
                     atexit.register(_end_sessions)
                 _sessions.add(self._session)
@@ -347,7 +348,11 @@ def _writer(pid: int) -> str:
 def _end_sessions() -> None:
     """What does not persist goes with the program, rather than some seconds later."""
     for session in list(_sessions):
-        session.close()
+        _end(session)
+
+
+def _end(session: Session) -> None:
+    run(session._lease.close(LET_GO))
 
 
 def _some(store: Store) -> str:

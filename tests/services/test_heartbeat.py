@@ -15,11 +15,12 @@ EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "heartbeat.py"
 
 
 def test_the_session(capfd: pytest.CaptureFixture[str]) -> None:
-    lines: list[str] = []
+    text = ""
 
     def printed() -> list[str]:
-        lines.extend(capfd.readouterr().out.splitlines())
-        return lines
+        nonlocal text
+        text += capfd.readouterr().out
+        return text.split("\n")[:-1]  # the last may be half a line
 
     with subprocess.Popen([sys.executable, str(EXAMPLE), "--period", "0.02"], env={**os.environ}) as process:
         try:

@@ -183,7 +183,7 @@ def test_a_service_that_gave_its_lease_up_registers_again_over_what_etcd_still_h
     echo = serve(Echo(), ttl=600)
     link = client.link("Echo")
     lease = echo._serving._presence.lease
-    echo._serving._presence._session._lease.lose()
+    echo._serving._presence._lease.lose()
     until(lambda: echo._serving._presence.lease != lease and echo._serving._presence.alive)
     assert link.echo(timeout=30) == [[], {}]
     _revoke(etcd_client, lease)
@@ -199,7 +199,7 @@ def test_a_client_that_gave_its_lease_up_keeps_its_links_when_etcd_ends_it(
     presence = client._presence
     assert presence is not None
     lease = presence.lease
-    presence._session._lease.lose()  # type: ignore[attr-defined]
+    presence._lease.lose()
     until(lambda: presence.lease != lease and presence.alive)
     with connect(name="other") as other:
         other.link("Echo").unlink()  # the lock, of which the client was told that it is lost, bars nobody
@@ -302,6 +302,17 @@ def test_calls_go_on_while_etcd_is_away(tmp_path: Path, monkeypatch: pytest.Monk
         finally:
             with local.start(tmp_path / "data", port=port):
                 echo.stop()
+
+
+def test_the_end_does_not_wait_for_an_etcd_that_is_silent(etcd: Any, etcd_prefix: str) -> None:
+    with Proxy(etcd.endpoints[0]) as way:
+        where = {"host": f"etcd://{way.endpoint}{etcd_prefix}", "timeout": 3600}
+        echo = Echo()
+        echo.start_in_thread(**where)
+        with connect(**where) as client:
+            assert client.link("Echo").same(1) == 1
+            way.hold()
+        echo.stop()
 
 
 def test_shutdown_service(serve: Any, client: Client) -> None:

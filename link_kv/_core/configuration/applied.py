@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from link_kv._core.leasing.leases import LET_GO
 from link_kv._core.wire.calls import run
 from link_kv.errors import Closed, LeaseLost, LinkKVError, NoSpace, Unavailable
 from link_kv.plan import Get
@@ -35,8 +36,6 @@ TTL = 10.0
 """Seconds after which a process that died or was cut off is not shown any more."""
 _AGAIN = 1.0
 """Seconds after which an acknowledgement that could not be written is tried again."""
-_LET_GO = 2.0
-"""Seconds that ending the lease may take."""
 _LONGEST_MESSAGE = 2000
 
 APPLIED, SCHEMAS = "applied", "schemas"
@@ -124,7 +123,7 @@ class Acknowledger:
         with self._turn:
             lease, self._lease = self._lease, None
         if lease is not None:
-            run(lease.close(_LET_GO))
+            run(lease.close(LET_GO))
 
     def _work(self) -> float | None:
         with self._turn:

@@ -23,6 +23,9 @@ from link_kv.tree import Place
 
 log = logging.getLogger("link_kv.sessions")
 
+LET_GO = 2.0
+"""Seconds that are spent at most on ending a lease which ends by itself soon."""
+
 
 def checked_ttl(ttl: float) -> float:
     if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or not 1 <= ttl <= 9_000_000_000:

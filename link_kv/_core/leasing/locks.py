@@ -49,7 +49,7 @@ _ASK = 1.0
 _LOOK_AGAIN = 30.0
 """Seconds after which a wait looks at the queue again, though nothing was heard of it."""
 
-_LET_GO = 1.0
+_BEYOND = 1.0
 """Seconds that ending an acquire which failed may take beyond its timeout."""
 
 
@@ -276,7 +276,7 @@ class Mutex(ABC, Generic[C, E]):
         finally:
             if self._claim is None:
                 try:
-                    await claim.lease.close(_LET_GO)
+                    await claim.lease.close(_BEYOND)
                 finally:
                     self._busy.release()
         return got

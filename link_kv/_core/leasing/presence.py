@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from link_kv._core.leasing.keeper import PATIENCE
+from link_kv._core.leasing.leases import LET_GO, Lease
+from link_kv._core.wire.calls import run
 from link_kv.errors import Closed, LinkKVError, Unavailable
 
 log = logging.getLogger("link_kv.links")
@@ -16,63 +18,57 @@ _AGAIN = 0.5
 """Seconds after which registering again is tried once more."""
 
 
-class Session(Protocol):
-    """A lease that is kept alive, `link_kv.Session`."""
-
-    @property
-    def lease(self) -> int: ...
-    @property
-    def alive(self) -> bool: ...
-    @property
-    def lost(self) -> threading.Event: ...
-    def close(self) -> None: ...
-
-
 class Presence:
     """Keeps something registered. Registers at once, and anew whenever the lease is lost. Thread-safe.
 
     Args:
         what: it is, for messages.
-        new_session: gets a lease, within the seconds that it is given, or the client's timeout for None.
+        new_lease: makes a lease, still to be opened.
         register: writes the keys under a lease.
     """
 
     def __init__(
-        self, what: str, new_session: Callable[[float | None], Session], register: Callable[[int], Any]
+        self, what: str, new_lease: Callable[[], Lease[threading.Event]], register: Callable[[int], Any]
     ) -> None:
         self._what = what
-        self._new_session = new_session
+        self._new_lease = new_lease
         self._register = register
         self._closed = threading.Event()
-        self._session = new_session(None)
-        try:
-            register(self._session.lease)
-        except BaseException:
-            self._session.close()
-            raise
+        self._lease = self._open(None)
         self._registered = True
         self._thread = threading.Thread(target=self._keep, name=f"link-kv-{what}", daemon=True)
         self._thread.start()
 
+    def _open(self, seconds: float | None) -> Lease[threading.Event]:
+        """A lease that was had within so many seconds, with what is registered under it."""
+        lease = self._new_lease()
+        run(lease.open(seconds))
+        try:
+            self._register(lease.id)
+        except BaseException:
+            run(lease.close(LET_GO))
+            raise
+        return lease
+
     @property
     def lease(self) -> int:
-        return self._session.lease
+        return self._lease.id
 
     @property
     def alive(self) -> bool:
         """Whether what was registered certainly still is."""
-        return self._registered and self._session.alive
+        return self._registered and self._lease.alive
 
-    def close(self) -> None:
-        """End the lease, and with it every key. May be called twice."""
+    def close(self, seconds: float | None = None) -> None:
+        """End the lease, and with it every key, within so many seconds. May be called twice."""
         self._closed.set()
-        self._session.close()
+        run(self._lease.close(LET_GO if seconds is None else seconds))
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
     def _keep(self) -> None:
         while True:
-            self._session.lost.wait()
+            self._lease.lost.wait()
             if self._closed.is_set():
                 return
             self._registered = False
@@ -82,22 +78,18 @@ class Presence:
                     return
 
     def _again(self) -> bool:
-        session = None
         try:
             # A member that has just lost its leader keeps a request for as long as it may: ask again instead.
-            session = self._new_session(PATIENCE)
-            self._register(session.lease)
+            lease = self._open(PATIENCE)
         except Closed:
             self._closed.set()
             return True
         except LinkKVError as error:
             if not isinstance(error, Unavailable):
                 log.error("%s: cannot be registered again yet: %s", self._what, error)
-            if session is not None:
-                session.close()
             return False
-        self._session = session
+        self._lease = lease
         self._registered = True
         if self._closed.is_set():
-            session.close()
+            run(lease.close(LET_GO))
         return True

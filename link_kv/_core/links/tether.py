@@ -27,6 +27,8 @@ _RETURN = 1.0
 """Seconds that a call which sets no timeout waits for a service that is gone to return."""
 _GREET = 5.0
 """Seconds that a service has to answer to a new connection."""
+_ASK = 5.0
+"""Seconds that etcd has for a link that was lost."""
 _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between tries to connect."""
 
@@ -95,10 +97,10 @@ class Tether:
                 self._watch(self._line)
         except BaseException:
             self._forget()
-            self.close(None)
+            self.close()
             raise
 
-    def close(self, timeout: float | None) -> None:
+    def close(self) -> None:
         """Unlink. May be called twice; does nothing in a forked child."""
         if self._pid != os.getpid():
             return
@@ -119,7 +121,7 @@ class Tether:
             with self._linking:
                 self._left = True
             self._forget(timeout)
-        self.close(timeout)
+        self.close()
 
     def _forget(self, timeout: float | None = None) -> None:
         until = time.monotonic() + (self._options.config.timeout if timeout is None else timeout)
@@ -148,7 +150,7 @@ class Tether:
     def _link_again(self) -> None:
         if self._left:
             return
-        ex = Exchange(self._space)
+        ex = self._exchange(time.monotonic() + _ASK)
         try:
             state = run(registry.add_link(ex, self.service, self.link, self._own, self._lease()))
         except (LockRefused, NotFound) as error:
