@@ -108,11 +108,13 @@ class Reload(Following[Mapping[str, Any]]):
         self._made = made
         return MappingProxyType(made.values.named)
 
-    def _fallback(self, trees: list[Tree] | None) -> Mapping[str, Any]:
-        if trees is None:
-            stored = {path: self._driver._read(path, None).stored for path in self._paths}
-        else:
-            stored = {tree.at.path: _stored(tree) for tree in trees}
+    def _fallback(self, trees: list[Tree], why: Invalid) -> Mapping[str, Any]:
+        return self._named({tree.at.path: _stored(tree) for tree in trees})
+
+    def _offline(self) -> Mapping[str, Any]:
+        return self._named({path: self._driver._read(path, None).stored for path in self._paths})
+
+    def _named(self, stored: dict[str, Stored]) -> Mapping[str, Any]:
         return MappingProxyType(self._make(stored).values.named)
 
     def _make(self, stored: dict[str, Stored]) -> _Made:

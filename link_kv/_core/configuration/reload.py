@@ -149,11 +149,13 @@ class Following(ABC, Generic[T]):
         """What in the last one that was built is not from etcd, and where it is from."""
         return {}
 
-    def _fallback(self, trees: list[Tree] | None) -> T:
-        """What is in force until a first configuration validates; ``trees`` is None where etcd is down.
+    def _fallback(self, trees: list[Tree], why: Invalid) -> T:
+        """What is in force until a first one validates. Raises `ConfigError` where that is nothing."""
+        reasons = "; ".join(f"{path}: {reason}" for path, reason in why.problems.items())
+        raise ConfigError(reasons) from (why.__cause__ or why)
 
-        Raises `NotImplementedError` when there is nothing to begin with.
-        """
+    def _offline(self) -> T:
+        """What is in force until etcd can be reached. Asked only when that may be something."""
         raise NotImplementedError
 
     def _begin(
@@ -177,7 +179,7 @@ class Following(ABC, Generic[T]):
             except Unavailable:
                 if not offline:
                     raise
-                self._now = _Now(self._fallback(None), 0, 0)
+                self._now = _Now(self._offline(), 0, 0)
             else:
                 problems = self._first(trees)
         except BaseException:
@@ -203,11 +205,7 @@ class Following(ABC, Generic[T]):
         try:
             current = self._checked(trees)
         except Invalid as invalid:
-            try:
-                self._now = _Now(self._fallback(trees), 0, 0)
-            except NotImplementedError:
-                reasons = "; ".join(f"{path}: {reason}" for path, reason in invalid.problems.items())
-                raise ConfigError(reasons) from (invalid.__cause__ or invalid)
+            self._now = _Now(self._fallback(trees, invalid), 0, 0)
             return invalid.problems
         self._put_in_force(trees, current)
         self._swap(current, trees)

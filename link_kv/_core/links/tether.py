@@ -212,7 +212,7 @@ class Tether:
             # A token that is refused is that of the service before this one.
             why = line.ended or error
             line.close()
-            raise Unavailable(f"service {self.service}: cannot be reached: {why}") from None
+            raise Unavailable(self._told(why)) from None
         except BaseException:
             line.close()
             raise
@@ -303,8 +303,12 @@ class Tether:
         if isinstance(error, AccessDenied):
             raise AccessDenied(str(error))
         gone = self._following.state.service is None
-        why = "is gone, and has not returned" if gone else str(error)
-        raise Unavailable(why if why.startswith("service ") else f"service {self.service}: {why}")
+        raise Unavailable(self._told("is gone, and has not returned" if gone else error))
+
+    def _told(self, why: object) -> str:
+        """A message that names the service, once."""
+        told = str(why)
+        return told if told.startswith(f"service {self.service}: ") else f"service {self.service}: {told}"
 
     # Calling
 
