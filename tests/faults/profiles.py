@@ -13,6 +13,8 @@ class Profile:
     operations: int
     """How many operations it must have, and how many faults."""
     faults: int
+    pause: tuple[float, float] = (0.2, 0.8)
+    """The shortest and the longest time between two of these, in seconds."""
     rate: float = 100.0
     """Below so many operations a second that succeed, it tells nothing."""
     events: int = 20_000
@@ -47,6 +49,7 @@ LONG = Profile(
     seconds=1500,
     operations=1_150_000,  # of which so many fail that a million events are left
     faults=500,
+    pause=(0.5, 2.5),
     events=1_000_000,
     resyncs=2000,
     pauses=200,

@@ -55,7 +55,13 @@ def run(run: Run) -> list[Outcome]:
                 return sum(faults.done.values()) >= profile.faults and arena.noted() >= profile.operations
 
             faults = Faults(
-                cluster, proxies, f"{run.seed} history", compact=compact, clients=clients, note=run.note
+                cluster,
+                proxies,
+                f"{run.seed} history",
+                compact=compact,
+                clients=clients,
+                note=run.note,
+                pause=profile.pause,
             )
             began = time.monotonic()
             faults.run(seconds, _LONGEST * seconds, enough, compare)
