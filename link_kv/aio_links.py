@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
 from link_kv import links, services
-from link_kv._core.links.tether import Tether
 from link_kv._core.links.wire_link import TimedOut
 from link_kv._core.links.wire_server import Request
 
@@ -181,12 +181,13 @@ class Link:
         what = f"service {tether.service}: {attribute}"
         value = (attribute, args, kwargs)
         before_error = self._inner._before_error
-        if tether.connected:
-            answer = tether.call_later(value, what, None, before_error)
-        else:
-            answer = await asyncio.to_thread(_call_later, tether, value, what, before_error)
+        began = time.monotonic()
+        if not tether.connected:
+            await asyncio.to_thread(tether.ready, None if timeout is None else began + timeout)
+        answer = tether.call_later(value, what, None, before_error)
+        left = None if timeout is None else began + timeout - time.monotonic()
         try:
-            return await asyncio.wait_for(_awaitable(answer), timeout)
+            return await asyncio.wait_for(_awaitable(answer), left)
         except asyncio.TimeoutError:
             answer.cancel()
             raise TimedOut(
@@ -246,10 +247,6 @@ class Link:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.unlink()
-
-
-def _call_later(tether: Tether, value: Any, what: str, before_error: Callable[[], object] | None) -> Any:
-    return tether.call_later(value, what, None, before_error)
 
 
 def _awaitable(answer: Future[Any]) -> asyncio.Future[Any]:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
+from link_kv._core.leasing.leases import LET_GO
 from link_kv._core.leasing.presence import Presence
 from link_kv._core.links import registry
 from link_kv._core.links.config import LinkConfig, logged_in, settle
@@ -31,7 +32,7 @@ from link_kv._core.links.link import Link
 from link_kv._core.links.tether import Tether
 from link_kv._core.watching.watcher import Hub
 from link_kv._core.wire.calls import run
-from link_kv.errors import Closed, ConfigError, DeadlineExceeded
+from link_kv.errors import Closed, ConfigError, DeadlineExceeded, Unavailable
 from link_kv.live import hub_of
 from link_kv.middleware import EtcdMiddleware
 from link_kv.sessions import new_lease
@@ -173,6 +174,10 @@ class Client:
     def _etcd(self) -> EtcdMiddleware:
         if self._client is None or self._client._space.caller.closed:
             raise Closed(f"client {self._name}: is not connected")
+        if self._pid != os.getpid():
+            raise Unavailable(
+                f"client {self._name}: is that of the process that this one was forked from; connect here"
+            )
         return self._client
 
     # Links
@@ -221,7 +226,7 @@ class Client:
                 tether.register()
             except BaseException:
                 self._links.pop(tether, None)
-                tether.close()
+                tether.unlink(_LAST_ANSWERS)
                 raise
         with self._watching:
             if self._watcher is None:
@@ -243,11 +248,13 @@ class Client:
 
         while not self._over.is_set():
             hub.wait(stirring, None)
-            for tether in list(self._links):
+            links = list(self._links)
+            outdated = [tether for tether in links if tether.outdated]
+            for tether in links:
                 tether.relink()
             # One that stops in order leaves the registry first, while its last answers are on their way.
             self._over.wait(_LAST_ANSWERS)
-            for tether in list(self._links):
+            for tether in outdated:
                 tether.let_go()
 
     # What there is
@@ -309,7 +316,7 @@ class Client:
             hub = hub_of(client)
             with hub.changed:
                 hub.changed.notify_all()
-            self._watcher.join()
+            self._watcher.join(LET_GO)
         self._links.clear()
         presence.close(timeout)  # with its lease go the keys of the client, of its links and of its locks
         client.close()

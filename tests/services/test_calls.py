@@ -19,6 +19,9 @@ from link_kv import (
     RemoteError,
     TooLarge,
 )
+from link_kv._core.links import registry
+from link_kv._core.wire.calls import run
+from link_kv._core.wire.exchange import Exchange
 from link_kv.links import Client, Link, connect
 
 from ..processes import until
@@ -312,7 +315,8 @@ def test_an_unlinked_link_has_no_attributes(echo: Echo, client: Client) -> None:
 
 def test_links_that_were_made_by_hand_are_refused(echo: Echo, client: Client) -> None:
     link = client.link("Echo")
-    link._tether._forget()
+    tether = link._tether
+    run(registry.remove_link(Exchange(tether._space), "Echo", tether.link))
     until(lambda: not echo._serving._following.state.links)  # type: ignore[union-attr]
     with pytest.raises(AccessDenied, match="not linked"):
         link.echo()

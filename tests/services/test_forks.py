@@ -23,12 +23,13 @@ for number in range(5):
     assert link.same(number, timeout=30) == number
     pid = os.fork()
     if not pid:
-        try:
-            link.echo()
-        except Unavailable as error:
-            assert 'forked from' in str(error), error
-        else:
-            os._exit(1)
+        for call in (link.echo, link.acquire_lock, link.release_lock, lambda: client.link('Echo')):
+            try:
+                call()
+            except Unavailable as error:
+                assert 'forked from' in str(error), error
+            else:
+                os._exit(1)
         assert not client.is_connected()
         link.unlink()
         client.disconnect()

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from link_kv import AccessDenied, EtcdMiddleware, LockRefused
+from link_kv import AccessDenied, EtcdMiddleware, LockRefused, NotFound
 from link_kv._core.links import registry
 from link_kv._core.links.messages import Kind, encode
 from link_kv._core.links.registry import LinkRecord
 from link_kv._core.links.wire_link import Line, Waiting
 from link_kv._core.wire.calls import run
+from link_kv._core.wire.exchange import Exchange
 from link_kv.links import Client, LinkedClient
+from link_kv.live import hub_of
 
 from ..processes import until
 from .echo import Echo
@@ -134,6 +136,15 @@ def test_races_for_the_last_place(serve: Any, clients: Any) -> None:
     assert all(link.echo() == [[], {}] for link in linked)
 
 
+def test_nothing_is_left_of_a_link_that_was_refused(echo: Echo, client: Client, clients: Any) -> None:
+    with pytest.raises(NotFound):
+        client.link("Nobody")
+    clients("other").link("Echo").acquire_lock()
+    with pytest.raises(LockRefused):
+        client.link("Echo")
+    assert hub_of(client._etcd()).mirrors == 0
+
+
 # Who does not behave
 
 
@@ -141,7 +152,7 @@ def forge(client: Client, etcd_client: EtcdMiddleware, service: str = "Echo") ->
     """A link made past the rules: its key is written without looking whether that is allowed."""
     link = client.link(service)
     tether = link._tether
-    tether._forget()
+    run(registry.remove_link(Exchange(tether._space), service, tether.link))
     at = registry.service_place(etcd_client._space, service)
     return link, at.marker + b"links/" + tether.link.encode(), registry._dump(tether._own, "created")
 

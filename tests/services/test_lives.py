@@ -251,6 +251,7 @@ def test_a_link_that_was_lost_to_another_s_lock_is_back_when_that_is_released(
         connect(name="other") as other,
     ):
         link = client.link("Echo")
+        link.acquire_lock()
         presence = client._presence
         assert presence is not None
         lease = presence.lease
@@ -260,6 +261,9 @@ def test_a_link_that_was_lost_to_another_s_lock_is_back_when_that_is_released(
         assert theirs.acquire_lock() == ["other"]
         way.release()
         until(lambda: presence.lease != lease and presence.alive)
+        with pytest.raises(LockLost, match="acquire it again, or release it"):
+            link.echo()
+        assert link.release_lock() == ["other"]
         for call in (link.echo, link.acquire_lock):
             with pytest.raises(LockRefused, match="service Echo is locked by other"):
                 call()

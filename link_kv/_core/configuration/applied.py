@@ -120,10 +120,13 @@ class Acknowledger:
         if os.getpid() != self._who["pid"]:
             return
         self._closed = True
-        with self._turn:
-            lease, self._lease = self._lease, None
-        if lease is not None:
-            run(lease.close(LET_GO))
+        if self._turn.acquire(timeout=LET_GO):  # else it ends by itself
+            try:
+                lease, self._lease = self._lease, None
+            finally:
+                self._turn.release()
+            if lease is not None:
+                run(lease.close(LET_GO))
 
     def _work(self) -> float | None:
         with self._turn:

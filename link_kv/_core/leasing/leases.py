@@ -161,16 +161,18 @@ class Lease(Generic[E]):
         return await self._space.caller.wire.finish(self._close(seconds))
 
     async def _close(self, seconds: float | None) -> bool:
+        began = time.monotonic()
         if self._keeper is not None:
             await self._keeper.remove(self, seconds)
         with self._changes:
             lease, self.id = self.id, 0
         try:
             if lease:
-                await self._exchange(seconds).revoke(lease)
+                left = None if seconds is None else seconds - (time.monotonic() - began)
+                await self._exchange(left).revoke(lease)
         except LeaseLost:
             return False
-        except (Unavailable, Closed) as error:
+        except LinkKVError as error:
             log.warning("a session's lease could not be ended, and expires within %d s: %s", self.ttl, error)
         finally:
             self.lost.set()

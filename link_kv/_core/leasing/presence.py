@@ -61,10 +61,11 @@ class Presence:
 
     def close(self, seconds: float | None = None) -> None:
         """End the lease, and with it every key, within so many seconds. May be called twice."""
+        seconds = LET_GO if seconds is None else seconds
         self._closed.set()
-        run(self._lease.close(LET_GO if seconds is None else seconds))
+        run(self._lease.close(seconds))
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(seconds)
 
     def _keep(self) -> None:
         while True:

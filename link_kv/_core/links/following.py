@@ -48,6 +48,11 @@ class Following:
         """Wait until the state is such, ``timeout`` seconds at most; whether it is."""
         return self._hub.wait(lambda: self.ended or condition(self.state), timeout) and not self.ended
 
+    def stir(self) -> None:
+        """Let all who wait look again, after something else has changed that they wait for."""
+        with self._hub.changed:
+            self._hub.changed.notify_all()
+
     def close(self) -> None:
         with self._hub.changed:
             if not self._closed:

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from link_kv._core.links import registry
 from link_kv._core.links.config import LinkConfig, dialing
 from link_kv._core.links.following import Following
 from link_kv._core.links.messages import Kind, encode
-from link_kv._core.links.registry import LinkRecord, ServiceRecord, State
+from link_kv._core.links.registry import LinkRecord, ServiceRecord
 from link_kv._core.links.wire_link import Answer, Line, Notifications, TimedOut, Waiting, tell
 from link_kv._core.wire.calls import run
 from link_kv._core.wire.exchange import Exchange, Namespace
-from link_kv.errors import AccessDenied, Closed, LinkKVError, LockLost, LockRefused, NotFound, Unavailable
+from link_kv.errors import (
+    AccessDenied,
+    Closed,
+    DeadlineExceeded,
+    LeaseLost,
+    LinkKVError,
+    LockLost,
+    NotFound,
+    OutcomeUnknown,
+    Unavailable,
+)
 
 log = logging.getLogger("link_kv.links")
 
@@ -69,12 +80,14 @@ class Tether:
         self._own = LinkRecord(client, client_name, registry.digest(self._secret))
         self._notifications = Notifications(service, notify)
         self._changed = threading.Condition()
+        self._revision = 0
+        """Of what this client wrote last."""
         self._line: Line | None = None
         self._refusal: LinkKVError | None = None
         """Why the link is not connected again, where that is final for now."""
         self._linking = threading.Lock()
-        """Held while the link is written under another lease."""
-        self._lost: NotFound | LockRefused | None = None
+        """Held by whoever writes the link's keys."""
+        self._lost: LinkKVError | None = None
         """Why the link is not in the registry, since the lease that it had was lost."""
         self._connecting = False
         self._left = False
@@ -86,18 +99,22 @@ class Tether:
 
     def open(self, until: float) -> None:
         """Link. Raises `NotFound`, `LockRefused`, and `Unavailable`."""
-        state = run(
-            registry.add_link(self._exchange(until), self.service, self.link, self._own, self._lease())
-        )
         try:
+            ex = self._exchange(until)
+            state = run(registry.add_link(ex, self.service, self.link, self._own, self._lease()))
             self._revision = state.revision
             assert state.service is not None
             with self._changed:
                 self._line = self._dial(state.service, until)
                 self._watch(self._line)
-        except BaseException:
-            self._forget()
+        except BaseException as error:
+            if self._revision or not isinstance(error, LinkKVError) or isinstance(error, OutcomeUnknown):
+                self.unlink(_RETURN)  # it is there, or may be
             self.close()
+            if isinstance(error, LeaseLost):
+                raise Unavailable(
+                    f"service {self.service}: this client is not registered at present, and tries to be again"
+                ) from None
             raise
 
     def close(self) -> None:
@@ -117,25 +134,35 @@ class Tether:
 
     def unlink(self, timeout: float | None) -> None:
         """Take the link out of the registry, and close it."""
-        if not self._closed and self._pid == os.getpid():
-            with self._linking:
-                self._left = True
-            self._forget(timeout)
-        self.close()
-
-    def _forget(self, timeout: float | None = None) -> None:
-        until = time.monotonic() + (self._options.config.timeout if timeout is None else timeout)
+        if self._closed or self._pid != os.getpid():
+            return
+        self._left = True
+        until = self._until(timeout)
         try:
-            run(registry.remove_link(self._exchange(until), self.service, self.link))
+            with self._writing(until):
+                run(registry.remove_link(self._exchange(until), self.service, self.link))
         except (Unavailable, Closed) as error:
             log.warning("service %s: the link goes with its lease, and not now: %s", self.service, error)
+        finally:
+            self.close()
+
+    @contextlib.contextmanager
+    def _writing(self, until: float) -> Iterator[None]:
+        """Let nobody else write the link's keys meanwhile. Raises `DeadlineExceeded`."""
+        if not self._linking.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise DeadlineExceeded(
+                f"service {self.service}: etcd does not answer in time; nothing was written"
+            )
+        try:
+            yield
+        finally:
+            self._linking.release()
 
     def register(self) -> None:
         """Link again, under another lease. When that is refused, `relink` is for later."""
-        with self._changed:
+        with self._linking:
             self._lock_lost = self._lock_lost or self._locked
             self._locked = False
-        with self._linking:
             self._link_again()
 
     def relink(self) -> None:
@@ -148,15 +175,21 @@ class Tether:
                     log.debug("service %s: not linked again yet: %s", self.service, error)
 
     def _link_again(self) -> None:
-        if self._left:
+        if self._left or self._closed:
             return
         ex = self._exchange(time.monotonic() + _ASK)
         try:
             state = run(registry.add_link(ex, self.service, self.link, self._own, self._lease()))
-        except (LockRefused, NotFound) as error:
-            if self._lost is None:
+        except (Unavailable, LeaseLost, Closed):
+            raise
+        except LinkKVError as error:
+            before = self._lost
+            with self._changed:
+                self._lost = error
+                self._changed.notify_all()
+            self._following.stir()  # what it waits for may have come meanwhile
+            if before is None:
                 log.warning("a link was lost with its lease, and waits to be linked again: %s", error)
-            self._lost = error
             return
         self._revision = state.revision
         if self._lost is None:
@@ -181,6 +214,11 @@ class Tether:
     def connected(self) -> bool:
         line = self._line
         return line is not None and line.ended is None and self._lost is None
+
+    @property
+    def _refused(self) -> bool:
+        """Whether the service is there and does not take the link that was lost."""
+        return self._lost is not None and not isinstance(self._lost, NotFound)
 
     @property
     def closed(self) -> bool:
@@ -251,13 +289,12 @@ class Tether:
         pauses = iter(_PAUSES)
         tried = 0
         while not self._closed:
-            state = self._following.state
-            record = state.service
+            if self._following.ended:
+                break
+            record = self._following.state.service
             if record is None:
                 self._following.wait(lambda state: state.service is not None or self._closed, None)
                 pauses = iter(_PAUSES)
-                if self._following.ended:
-                    break
                 continue
             try:
                 line = self._dial(record, time.monotonic() + _GREET)
@@ -285,17 +322,15 @@ class Tether:
         with self._changed:
             self._connecting = False
 
-    def _ready(self, until: float | None) -> Line:
-        """The connection, once there is one."""
+    def ready(self, until: float | None) -> Line:
+        """The connection, once there is one. Raises why there is none."""
         with self._changed:
             left = _RETURN if until is None else max(0.0, until - time.monotonic())
-            self._changed.wait_for(
-                lambda: self._closed or self.connected or isinstance(self._lost, LockRefused), left
-            )
+            self._changed.wait_for(lambda: self._closed or self.connected or self._refused, left)
             if self._closed:
                 raise Unavailable(f"service {self.service}: this client has unlinked")
-            if isinstance(self._lost, LockRefused):
-                raise LockRefused(str(self._lost))
+            if self._refused:
+                raise type(self._lost)(str(self._lost))  # type: ignore[misc]
             line = self._line
             if line is not None and self.connected:
                 return line
@@ -330,7 +365,7 @@ class Tether:
         until = None if timeout is None else time.monotonic() + timeout
         line = self._line
         if line is None or line.ended is not None or self._lost is not None:
-            line = self._ready(until)
+            line = self.ready(until)
         waiting = Waiting()
         number = line.send(kind, parts, waiting)
         if not waiting.wait(None if until is None else until - time.monotonic()):
@@ -365,7 +400,7 @@ class Tether:
         answer = Answer(before_error)
         line = self._line
         if line is None or line.ended is not None or self._lost is not None:
-            line = self._ready(None if timeout is None else time.monotonic() + timeout)
+            line = self.ready(None if timeout is None else time.monotonic() + timeout)
         number = line.send(Kind.CALL, parts, answer)
         if timeout is not None:
             late = TimedOut(f"{what}: not answered within {timeout:g} s; it may still be carried out")
@@ -378,37 +413,48 @@ class Tether:
 
     def lock(self, shared: bool, timeout: float | None) -> list[str]:
         """Acquire the lock; the names of the clients that are linked while it is there."""
-        until = time.monotonic() + (self._options.config.timeout if timeout is None else timeout)
+        self._refuse_child()
+        until = self._until(timeout)
         if self._lost is not None:
-            self._ready(until)
-        state = run(registry.add_lock(self._exchange(until), self.service, self.link, shared, self._lease()))
-        self._locked, self._lock_lost = True, False
-        self._seen(state, until)
+            self.ready(until)
+        with self._writing(until):
+            ex = self._exchange(until)
+            state = run(registry.add_lock(ex, self.service, self.link, shared, self._lease()))
+            self._locked, self._lock_lost = True, False
+            self._revision = state.revision
+        self._seen(until)
         return state.linked()
 
     def unlock(self, timeout: float | None) -> list[str]:
         """Release the lock; the names of the clients that still hold one."""
-        until = time.monotonic() + (self._options.config.timeout if timeout is None else timeout)
-        state = run(registry.remove_lock(self._exchange(until), self.service, self.link))
-        self._locked = self._lock_lost = False
-        self._seen(state, until)
+        self._refuse_child()
+        until = self._until(timeout)
+        with self._writing(until):
+            state = run(registry.remove_lock(self._exchange(until), self.service, self.link))
+            self._locked = self._lock_lost = False
+            self._revision = state.revision
+        self._seen(until)
         return state.holders()
 
-    def _seen(self, state: State, until: float) -> None:
-        """Let the service see it before anybody relies on it."""
-        self._revision = state.revision
-        try:
-            self._show(self._ready(until), until)
-        except Unavailable as error:
-            log.debug("service %s: %s", self.service, error)
+    def _seen(self, until: float) -> None:
+        """Let the service see what was written, before anybody relies on it."""
+        line = self._line
+        if line is not None and line.ended is None:
+            self._show(line, until)
 
-    def _complain(self) -> None:
-        """Raise why nothing is called."""
+    def _until(self, timeout: float | None) -> float:
+        return time.monotonic() + (self._options.config.timeout if timeout is None else timeout)
+
+    def _refuse_child(self) -> None:
         if self._pid != os.getpid():
             raise Unavailable(
                 f"service {self.service}: the link is that of the process that this one was forked from; "
                 "connect here"
             )
+
+    def _complain(self) -> None:
+        """Raise why nothing is called."""
+        self._refuse_child()
         raise LockLost(
             f"service {self.service}: the lock was lost, since etcd did not hear of this client in time; "
             "acquire it again, or release it"
