@@ -367,6 +367,7 @@ class _Serving:
                     service.describe_attributes(),
                     service.max_clients,
                     "" if tls is None else "server" if tls.authority is None else "mutual",
+                    machine=registry.here(),
                 )
                 self._presence = Presence(
                     f"service {self._name}", lambda: new_lease(self._client, ttl), self._register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -114,6 +115,22 @@ def test_a_duplicate_name_is_refused_while_its_owner_lives(echo: Echo, serve: An
         echo.start()
     assert client.link("Echo").echo() == [[], {}]
     echo.stop()
+    serve(Echo())
+
+
+def test_a_service_of_another_machine_keeps_its_name(serve: Any, etcd_client: Any, program: Any) -> None:
+    """What refuses connections here may listen there: at 127.0.0.1, or behind a firewall."""
+    process = program()
+    with linked() as link:
+        assert link.pid() == process.pid
+    key = etcd_client._space.prefix + b"/.link/services/Echo"
+    record = json.loads(etcd_client.raw[key])
+    process.kill()
+    process.wait()
+    etcd_client.raw[key] = json.dumps({**record, "machine": "another"}).encode()
+    with pytest.raises(KeyExists, match=f"is running at {record['address']}"):
+        serve(Echo())
+    etcd_client.raw[key] = json.dumps(record).encode()
     serve(Echo())
 
 

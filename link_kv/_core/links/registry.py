@@ -19,12 +19,15 @@ whose links are oldest that are served.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import os
 import platform
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
@@ -66,6 +69,8 @@ class ServiceRecord(NamedTuple):
     """``''`` for plaintext, ``server`` for TLS, ``mutual`` where clients need a certificate too."""
     language: str = LANGUAGE
     os: str = OS
+    machine: str = ""
+    """Where its address can be tried, `here`; '' where that is not known."""
     created: int = 0
     """The revision of its registration."""
 
@@ -218,8 +223,8 @@ def _service(value: bytes, created: int) -> ServiceRecord | None:
     found = _load(value)
     attributes, limit = found.get("attributes"), found.get("max_clients")
     names = ("address", "token", "tls", "language", "os")
-    texts = {name: text for name in names if isinstance(text := found.get(name), str)}
-    if not (isinstance(attributes, dict) and isinstance(limit, int)) or len(texts) < len(names):
+    texts = {name: text for name in (*names, "machine") if isinstance(text := found.get(name), str)}
+    if not (isinstance(attributes, dict) and isinstance(limit, int) and texts.keys() >= set(names)):
         return None
     return ServiceRecord(attributes=attributes, max_clients=limit, created=created, **texts)
 
@@ -273,8 +278,8 @@ async def everybody(ex: Exchange) -> tuple[dict[str, ServiceRecord], dict[str, C
 async def register_service(ex: Exchange, name: str, record: ServiceRecord, lease: int) -> int:
     """Register a service, and return the revision. Raises `KeyExists` while another has the name.
 
-    One whose process has certainly ended is replaced, without waiting for its lease. So is what was
-    registered with the same token: etcd may have a lease still that was given up here.
+    One whose process has certainly ended, on this machine, is replaced without waiting for its lease. So is
+    what was registered with the same token: etcd may have a lease still that was given up here.
     """
     at = service_place(ex.space, name)
     put = Put(at.key, _dump(record, "created"), lease)
@@ -292,7 +297,7 @@ async def register_service(ex: Exchange, name: str, record: ServiceRecord, lease
             if outcome.succeeded:
                 return outcome.revision
             continue
-        if other is not None and not _has_ended(other.address):
+        if other is not None and not _has_ended(other):
             raise KeyExists(
                 f"service {name}: is running at {other.address}; stop that one, or give this one another name"
             )
@@ -302,9 +307,20 @@ async def register_service(ex: Exchange, name: str, record: ServiceRecord, lease
     raise Conflict(f"service {name}: others register under this name again and again")
 
 
-def _has_ended(address: str) -> bool:
-    """Whether nothing listens at an address, on a machine that says so."""
-    host, _, port = address.rpartition(":")
+@functools.lru_cache(maxsize=1)
+def here() -> str:
+    """Tells the network that loopback is in from others: of another boot, machine or container."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # elsewhere than on Linux
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/net")]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def _has_ended(record: ServiceRecord) -> bool:
+    """Whether nothing listens any more where a service was. Of one in another network that cannot be told."""
+    if record.machine != here():
+        return False
+    host, _, port = record.address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), 1).close()
     except ConnectionRefusedError:
