@@ -325,6 +325,25 @@ def test_what_goes_into_an_outbox_comes_out_of_a_reader(sizes: list[int]) -> Non
     assert got == dict(enumerate(sizes))
 
 
+@pytest.mark.parametrize("length", [PIECE, 10 * PIECE])
+def test_what_is_offered_is_refused_while_too_much_waits(length: int) -> None:
+    outbox, limit = Outbox(limit=25 * PIECE), 25 * PIECE
+    parts: list[Any] = [bytes(length)]
+    framed = messages.frame(Kind.NOTIFY, 1, parts) if length <= PIECE else None
+
+    def offer_all() -> int:
+        taken = 0
+        while outbox.offer(Kind.NOTIFY, 1, parts, framed):
+            taken += length
+        return taken
+
+    assert limit - length <= offer_all() <= limit + length
+    outbox.drop(1)
+    while outbox._frames or outbox._large:
+        next(outbox)
+    assert limit - length <= offer_all() <= limit + length
+
+
 def test_small_frames_pass_between_the_pieces_of_large_ones() -> None:
     outbox = Outbox()
     outbox.put(Kind.CALL, 1, [bytes(10 * PIECE)])

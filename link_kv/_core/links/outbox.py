@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from link_kv._core.links.messages import PIECE, Buffer, frame, pieces, size
 
@@ -17,18 +18,27 @@ _BATCH = 128 * 1024
 """Bytes of small frames that one message has, about."""
 
 
+class _Large(NamedTuple):
+    """A payload in pieces, of which the next is to be sent."""
+
+    number: int
+    pieces: Iterator[bytes]
+    counted: int
+    """Bytes that it has in what waits, until its last piece is sent."""
+
+
 class Outbox:
     """Frames on their way out. Thread-safe; one thread takes.
 
     Args:
-        limit: how many bytes of `offer`ed frames may wait.
+        limit: how many bytes may wait when more is `offer`ed.
     """
 
     def __init__(self, limit: int = 64 * 1024 * 1024) -> None:
         self._limit = limit
         self._frames: deque[bytes] = deque()
         self._waiting = 0
-        self._large: deque[tuple[int, Iterator[bytes]]] = deque()
+        self._large: deque[_Large] = deque()
         self._ready = threading.Condition(threading.Lock())
         self._asleep = False
         self._ended = False
@@ -37,19 +47,26 @@ class Outbox:
         """Send a frame; what was closed drops it."""
         if (len(parts) == 1 and len(parts[0]) <= PIECE) or size(parts) <= PIECE:
             self._add(frame(kind, number, parts))
-            return
-        with self._ready:
-            if not self._ended:
-                self._large.append((number, pieces(kind, number, parts)))
-                if self._asleep:
-                    self._ready.notify()
+        else:
+            self._add_large(_Large(number, pieces(kind, number, parts), 0))
 
-    def offer(self, framed: bytes) -> bool:
-        """Send a frame that was made before, unless too much waits already."""
+    def offer(self, kind: int, number: int, parts: list[Buffer], framed: bytes | None) -> bool:
+        """The same, unless too much waits already. ``framed`` is the frame, of what fits one."""
         if self._waiting > self._limit:
             return False
-        self._add(framed)
+        if framed is not None:
+            self._add(framed)
+        else:
+            self._add_large(_Large(number, pieces(kind, number, parts), size(parts)))
         return True
+
+    def _add_large(self, large: _Large) -> None:
+        with self._ready:
+            if not self._ended:
+                self._large.append(large)
+                self._waiting += large.counted
+                if self._asleep:
+                    self._ready.notify()
 
     def _add(self, framed: bytes) -> None:
         with self._ready:
@@ -62,7 +79,8 @@ class Outbox:
     def drop(self, number: int) -> None:
         """Send no more pieces of a payload."""
         with self._ready:
-            self._large = deque(each for each in self._large if each[0] != number)
+            self._waiting -= sum(each.counted for each in self._large if each.number == number)
+            self._large = deque(each for each in self._large if each.number != number)
 
     def end(self) -> None:
         """No more is to come; what waits is still taken."""
@@ -106,9 +124,11 @@ class Outbox:
             length += len(batch[-1])
         self._waiting -= length
         if self._large:
-            number, rest = self._large.popleft()
-            piece = next(rest, None)
-            if piece is not None:
+            large = self._large.popleft()
+            piece = next(large.pieces, None)
+            if piece is None:
+                self._waiting -= large.counted
+            else:
                 batch.append(piece)
-                self._large.append((number, rest))
+                self._large.append(large)
         return b"".join(batch)

@@ -284,9 +284,7 @@ class Conversation:
             self._host.check(self._link, self._secret)
         except LinkKVError:
             return  # its link is gone, though its stream is not yet
-        if framed is None:
-            self.outbox.put(Kind.NOTIFY, number, parts)
-        elif not self.outbox.offer(framed):
+        if not self.outbox.offer(Kind.NOTIFY, number, parts, framed):
             log.warning(
                 "service %s: a link from %s ends: it does not take its notifications",
                 self._host.name,
