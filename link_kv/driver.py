@@ -137,6 +137,10 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
         self._own = client is None
         self._lock = threading.Lock()
         self._reads: dict[str, _Read] = {}
+        self._followed: dict[str, _Read] = {}
+        """What is in force at the paths that are watched, whatever else is read there."""
+        self._saved: dict[str, dict[str, dict[str, str]]] = {}
+        """What is kept on disk."""
         self._good: dict[tuple[str, str, str], str] = {}
         self._problems: dict[str, dict[str, str]] = {}
         self._reported: dict[str, set[str]] = {}
@@ -197,7 +201,9 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
         trial = trying.get()
         if trial is not None and rscpath in trial.stored:
             return self._tried(rscpath, conf, trial)
-        read = self._reads.get(rscpath) if conf_hooks.in_force.get() else None
+        read = None
+        if conf_hooks.in_force.get():
+            read = self._followed.get(rscpath) or self._reads.get(rscpath)
         if read is None or not read.stored.categories:
             read = self._read(rscpath, logger)
         if not read.stored.categories:
@@ -311,7 +317,7 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
                 if before is None or before.stored[:2] != read.stored[:2]:
                     self._reported.pop(path, None)
         if self.offline == "cache" and not read.source.offline:
-            self._save(read, before, logger)
+            self._save(read, logger)
         return read
 
     def _take(self, path: str, stored: Stored) -> None:
@@ -319,15 +325,17 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
         now = datetime.now(timezone.utc)
         read = _Read(stored, Source(path, stored.revision, now, False), time.monotonic())
         with self._lock:
-            before = self._reads.get(path)
-            self._reads[path] = read
+            self._reads[path] = self._followed[path] = read
             self._problems[path] = {}
             self._reported.pop(path, None)
         for cname, texts in stored.categories.items():
             for name, text in texts.items():
                 self._good[path, cname, name] = text
         if self.offline == "cache":
-            self._save(read, before, None)
+            self._save(read, None)
+
+    def _let_go(self, path: str) -> None:
+        self._followed.pop(path, None)
 
     def _last_known(self, path: str, error: Unavailable, began: float) -> _Read:
         before = self._reads.get(path)
@@ -343,13 +351,15 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
             raise type(error)(f"{path}: {error}; none was read on this machine before") from error
         return _Read(known.stored, Source(path, known.stored.revision, known.read_at, True), began)
 
-    def _save(self, read: _Read, before: _Read | None, logger: Any) -> None:
-        if before is not None and before.stored.categories == read.stored.categories:
+    def _save(self, read: _Read, logger: Any) -> None:
+        path = read.source.path
+        if self._saved.get(path) == read.stored.categories:
             return
         try:
-            last_known.save(self._identity(read.source.path), read.stored)
+            last_known.save(self._identity(path), read.stored)
+            self._saved[path] = read.stored.categories
         except OSError as error:
-            (logger or _log).warning("%s: cannot be kept for when etcd is down: %s", read.source.path, error)
+            (logger or _log).warning("%s: cannot be kept for when etcd is down: %s", path, error)
 
     def _identity(self, path: str) -> str:
         config = self._connected()._config

@@ -177,12 +177,13 @@ class Service:
             threading.Thread(target=self._end, name="link-kv-stop", daemon=True).start()
             return
         serving.close()
-        if not serving.told:
-            serving.told = True
-            try:
-                self.shutdown_handler()
-            except Exception:
-                log.exception("service %s: its shutdown_handler raised", self._name)
+        with serving.telling:
+            if not serving.told:
+                serving.told = True
+                try:
+                    self.shutdown_handler()
+                except Exception:
+                    log.exception("service %s: its shutdown_handler raised", self._name)
 
     def shutdown_handler(self) -> None:
         """Is called once the service has ended, for subclasses to override."""
@@ -339,6 +340,10 @@ class _Serving:
         self.over = threading.Event()
         self.pid = os.getpid()
         self.told = False
+        self.telling = threading.RLock()
+        """Held while the handler runs: who else stops the service, and may end the program then, waits for
+        it. The handler itself may stop the service too.
+        """
         self.when_over: Callable[[], object] = bool
         """Is called once it is over."""
         self._name = service.name

@@ -138,11 +138,12 @@ def apply(
     if not found and order == old.order:
         click.echo("nothing changes")
         return
-    if not yes and can_ask():
+    asked = not yes and can_ask()
+    if asked:
         confirm(f"{_counted(found)}. Write to {plain(at.path)}?", "nothing was changed")
     pairs = {at.key + name.encode(errors="surrogateescape"): stored for name, stored in new.items()}
     with progress("writing"):
-        revision = run(replace(client._exchange(), at.path, pairs, order))
+        revision = run(replace(client._exchange(), at.path, pairs, order, old if asked else None))
     click.echo(f"revision {revision}" if revision else "nothing changes")
 
 

@@ -19,10 +19,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from link_kv import EtcdMiddleware, NotFound, PathError, RevisionError, local
 from link_kv._core.configuration.applied import acknowledgements
+from link_kv._core.configuration.changes import keys, replace
 from link_kv._core.wire.calls import run
 from link_kv.cli._documents import DocumentError
 from link_kv.driver import EtcdConfDriver, Parameter, category, configuration
-from link_kv.errors import LinkKVError, NotATree
+from link_kv.errors import Conflict, LinkKVError, NotATree
 from link_kv.settings import Followed, follow
 from tests.live.history import compact
 from tests.processes import until
@@ -423,3 +424,14 @@ def test_operating_needs_neither_b3j0f_nor_pydantic(
         )
         assert done.stderr == ""
         assert done.stdout.startswith(expected)
+
+
+def test_what_others_changed_after_it_was_shown_is_not_overwritten(etcd_client: EtcdMiddleware) -> None:
+    etcd_client[PATH] = {"port": 1}
+    shown = run(keys(etcd_client._exchange(), PATH))
+    port = f"{PATH}/port".encode()
+    key = next(key for key in shown.pairs if key.endswith(port))
+    etcd_client[f"{PATH}/name"] = "theirs"
+    with pytest.raises(Conflict, match="changed by others meanwhile; nothing was written"):
+        run(replace(etcd_client._exchange(), PATH, {key: b"2"}, None, shown))
+    assert etcd_client[PATH] == {"port": 1, "name": "theirs"}

@@ -11,6 +11,7 @@ import pytest
 
 from link_kv._core.watching import dispatch
 from link_kv._core.watching.dispatch import MAX_WORKERS, PATIENCE, Dispatcher
+from tests.processes import until
 
 
 @pytest.fixture
@@ -47,6 +48,18 @@ def test_jobs_run_in_their_order_and_one_at_a_time(
 
 def test_it_starts_no_thread_before_there_is_a_job(dispatcher: Dispatcher) -> None:
     assert dispatcher.workers == 0
+
+
+def test_a_job_that_raises_ends_no_thread(dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture) -> None:
+    ran = threading.Event()
+
+    def fail() -> None:
+        raise KeyboardInterrupt("of a job")
+
+    dispatcher.schedule(fail)
+    until(lambda: "KeyboardInterrupt: of a job" in caplog.text)
+    dispatcher.schedule(ran.set)
+    assert ran.wait(10)
 
 
 def test_a_job_that_blocks_holds_up_nobody_for_long(dispatcher: Dispatcher) -> None:

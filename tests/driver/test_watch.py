@@ -448,6 +448,48 @@ def test_applying_by_hand_still_works(etcd_client: EtcdMiddleware, server: Any, 
     assert (instance.port, instance.debug) == (8080, True)
 
 
+def test_what_was_applied_by_hand_goes_when_the_configuration_is_mended(
+    etcd_client: EtcdMiddleware, server: Any, followed: Reload
+) -> None:
+    """It may have had values of a revision that never came into force."""
+    good = {"port": 9090, "hosts": "a"}
+    assert followed.wait(etcd_client.put(f"/{PATH}/C", good), 10)
+    instance = server()
+    assert not followed.wait(etcd_client.put(f"/{PATH}/C", {"port": "ninety", "hosts": "b"}), 10)
+    applyconfiguration([instance])
+    assert instance.hosts == ["b"]
+    assert (server().port, server().hosts) == (9090, ["a"])
+    assert followed.wait(etcd_client.put(f"/{PATH}/C", good), 10)
+    assert vars(instance) == vars(server()) == dict(followed.current)
+
+
+def test_what_the_program_cannot_apply_is_rejected(
+    etcd_client: EtcdMiddleware, driver: EtcdConfDriver
+) -> None:
+    errors: queue.Queue[LinkKVError] = queue.Queue()
+
+    class Target:
+        port: int
+
+    class Superstitious(Configurable):  # type: ignore[misc]
+        def configure(self, *args: Any, **kwargs: Any) -> Any:
+            if kwargs["conf"]["C"]["port"].value == 13:
+                raise RuntimeError("not that one")
+            return super().configure(*args, **kwargs)
+
+    target = Target()
+    conf = declared(Parameter("port", ptype=int, value=1))
+    configurable = Superstitious(paths=PATH, conf=conf, drivers=[driver], targets=[target])
+    with watch(configurable, on_error=errors.put, settle=0) as reload:
+        good = etcd_client.put(f"/{PATH}/C/port", 2)
+        assert reload.wait(good, 10)
+        assert not reload.wait(etcd_client.put(f"/{PATH}/C/port", 13), 10)
+        assert f"{good} stays in force: /{PATH}: RuntimeError: not that one" in str(errors.get(timeout=10))
+        assert (target.port, reload.current["port"], reload.revision) == (2, 2, good)
+        assert reload.wait(etcd_client.put(f"/{PATH}/C/port", 14), 10)
+        assert (target.port, reload.error) == (14, None)
+
+
 def test_nowhere(tmp_path: Path) -> None:
     with EtcdMiddleware(endpoints=[NOWHERE], timeout=0.2) as client, pytest.raises(Unavailable):
         watch(Configurable(paths=PATH, drivers=[EtcdConfDriver(client)], autoconf=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any
@@ -10,6 +11,7 @@ from link_kv._core import operations
 from link_kv._core.clients.answers import Answer, Request
 from link_kv._core.operations.transfer import transfer
 from link_kv._core.wire.exchange import Exchange
+from link_kv.errors import LinkKVError
 from link_kv.plan import Get, reads
 from link_kv.tree import leaves
 
@@ -46,8 +48,11 @@ async def _head(ex: Exchange, request: Request) -> Answer:
 async def _put(ex: Exchange, request: Request) -> Answer:
     guard, ttl = request.params.get("revision"), request.params.get("ttl")
     revision = await operations.put(ex, request.path, request.data, guard, ttl)
-    # As it was just before tells what the write itself found, whoever writes meanwhile.
-    new = guard == 0 or (guard is None and not await operations.contains(ex, request.path, revision - 1))
+    new = guard == 0
+    if guard is None:
+        # As it was just before tells what the write itself found, whoever writes meanwhile.
+        with contextlib.suppress(LinkKVError):  # it is written, whether that can be asked or not
+            new = not await operations.contains(ex, request.path, revision - 1)
     return Answer(HTTPStatus.CREATED if new else HTTPStatus.OK, {"revision": revision})
 
 

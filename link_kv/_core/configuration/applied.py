@@ -120,13 +120,17 @@ class Acknowledger:
         if os.getpid() != self._who["pid"]:
             return
         self._closed = True
-        if self._turn.acquire(timeout=LET_GO):  # else it ends by itself
+        if self._turn.acquire(timeout=LET_GO):  # else who writes sees to it
             try:
-                lease, self._lease = self._lease, None
+                self._end()
             finally:
                 self._turn.release()
-            if lease is not None:
-                run(lease.close(LET_GO))
+
+    def _end(self) -> None:
+        """Take back what was said. For who has the turn."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            run(lease.close(LET_GO))
 
     def _work(self) -> float | None:
         with self._turn:
@@ -142,6 +146,8 @@ class Acknowledger:
             except LinkKVError as error:  # such as a role that may not write there
                 self._warn("is not tried again", error)
                 self._closed = True
+            if self._closed:  # nobody shall take what was said before for what is
+                self._end()
         return None
 
     def _next(self) -> tuple[Place, dict[str, Any]] | None:

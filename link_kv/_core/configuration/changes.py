@@ -65,11 +65,13 @@ async def keys(ex: Exchange, path: str, revision: int = 0) -> Keys:
     return Keys(at, revision or read, pairs, order, max((kv.mod_revision for kv in kvs), default=0))
 
 
-async def replace(ex: Exchange, path: str, pairs: Mapping[bytes, bytes], order: bytes | None) -> int:
+async def replace(
+    ex: Exchange, path: str, pairs: Mapping[bytes, bytes], order: bytes | None, shown: Keys | None = None
+) -> int:
     """Let a configuration have exactly these keys, in one transaction; the revision, 0 when it has them.
 
-    Only what differs is written. Raises `NotATree` below a value, `ListIndexError`, `TooLarge`, `Conflict`
-    when it lost a hundred races.
+    Only what differs is written. Raises `NotATree` below a value, `ListIndexError`, `TooLarge`; `Conflict`
+    when it lost a hundred races, or where others have changed what was ``shown``.
     """
     at = place_of(ex, path)
     guards = plans.guard_reads([at])
@@ -80,6 +82,9 @@ async def replace(ex: Exchange, path: str, pairs: Mapping[bytes, bytes], order: 
         guard = plans.resolve([at], found[: len(guards)], revision)
         assert guard is not None  # the items of lists were read
         before = {kv.key: kv.value for each in found[len(guards) :] for kv in each}
+        now = {key: value for key, value in before.items() if shows(at, key)}, before.get(order_key(at))
+        if shown is not None and not last and now != (shown.pairs, shown.order):
+            raise Conflict(f"{at.path}: was changed by others meanwhile; nothing was written, look again")
         changes = _differences(at, before, pairs, order)
         if not changes:
             return last

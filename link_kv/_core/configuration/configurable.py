@@ -45,6 +45,9 @@ class Driver(Protocol):
     def _take(self, path: str, stored: Stored) -> None:
         """Let what is made from now on have this configuration."""
 
+    def _let_go(self, path: str) -> None:
+        """Let what is made from now on have what is read."""
+
 
 class _Made(NamedTuple):
     """What a configuration comes to."""
@@ -164,10 +167,18 @@ class Reload(Following[Mapping[str, Any]]):
     # Putting in force
 
     def _put_in_force(self, trees: list[Tree], current: Mapping[str, Any]) -> None:
-        assert self._made is not None
-        for path, stored in self._made.stored.items():
-            self._driver._take(path, stored)
-        self._in_force = self._made
+        before, self._in_force = self._in_force, self._made
+        try:
+            self._restore()
+        except BaseException:
+            self._in_force = before
+            self._restore()
+            raise
+
+    def _restore(self) -> None:
+        if self._in_force is not None:
+            for path, stored in self._in_force.stored.items():
+                self._driver._take(path, stored)
         self.swaps += 1
         self.apply()
 
@@ -186,6 +197,8 @@ class Reload(Following[Mapping[str, Any]]):
 
     def close(self) -> None:
         super().close()
+        for path in self._paths:
+            self._driver._let_go(path)
         if reloads.get(self._configurable) is self:
             del reloads[self._configurable]
 

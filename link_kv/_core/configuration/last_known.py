@@ -23,8 +23,11 @@ class LastKnown(NamedTuple):
 
 
 def file_of(source: str) -> Path:
-    """The file for a configuration, whose cluster, prefix and path `source` names."""
-    home = Path(os.environ.get("LINK_KV_HOME") or "~/.link_kv").expanduser()
+    """The file for a configuration, whose cluster, prefix and path `source` names. Raises `OSError`."""
+    try:
+        home = Path(os.environ.get("LINK_KV_HOME") or "~/.link_kv").expanduser()
+    except RuntimeError as error:  # a user without a home
+        raise FileNotFoundError(f"LINK_KV_HOME: {error}") from error
     return home / "conf" / f"{hashlib.sha256(source.encode()).hexdigest()}.json"
 
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("link_kv.reload")
 
+R = TypeVar("R")
 T = TypeVar("T")
 F = TypeVar("F", bound="Following[Any]")
 
@@ -143,7 +144,10 @@ class Following(ABC, Generic[T]):
         """The configuration that keys make, not in force yet. Raises `Invalid`."""
 
     def _put_in_force(self, trees: list[Tree], current: T) -> None:
-        """Do what else belongs to swapping, before `current` is the new one."""
+        """Do what else belongs to swapping, before `current` is the new one. What it raises rejects that."""
+
+    def _restore(self) -> None:
+        """Do it once more for what is in force, whatever the program has put in its place."""
 
     def _elsewhere(self) -> dict[str, str]:
         """What in the last one that was built is not from etcd, and where it is from."""
@@ -234,7 +238,10 @@ class Following(ABC, Generic[T]):
             with self._hub.changed:
                 self._lose(error)
             return None
-        self._consider(trees)
+        if self._closed:  # meanwhile
+            self._leave()
+            return None
+        self._deal_with(trees)
         self._look_again()
         return None
 
@@ -246,9 +253,13 @@ class Following(ABC, Generic[T]):
                 self._hub.dispatcher.schedule(self._work)
 
     def _checked(self, trees: list[Tree]) -> T:
-        """What `_build` makes. Raises `Invalid`, whatever the program's own validators raise."""
+        """What `_build` makes. Raises `Invalid`."""
+        return self._guarded(trees, lambda: self._build(trees))
+
+    def _guarded(self, trees: list[Tree], action: Callable[[], R]) -> R:
+        """Do what may run the program's own code. Raises `Invalid`, whatever that raises."""
         try:
-            return self._build(trees)
+            return action()
         except Invalid:
             raise
         except BaseException as error:  # a thread is not theirs to end
@@ -281,7 +292,7 @@ class Following(ABC, Generic[T]):
     def state(self) -> State:
         """``live``; ``stale`` while etcd is not reached; ``lost`` when no more changes are heard of."""
         states = {listener.state for listener in self._listeners}
-        if self._closed or "lost" in states:
+        if self._closed or self._lost or "lost" in states:
             return "lost"
         return "stale" if "stale" in states else "live"
 
@@ -318,15 +329,19 @@ class Following(ABC, Generic[T]):
             return self._due
         with self._hub.changed:
             self._dirty = False
-            trees = [] if self._closed else [listener.take() for listener in self._listeners]
+            over = self._closed or self._lost
+            trees = [] if over else [listener.take() for listener in self._listeners]
         if trees:
-            try:
-                self._consider(trees)
-            except BaseException:  # of an attribute of the program's; the next change must be heard
-                log.exception("%s: revision %d was not dealt with", trees[0].at.path, revision_of(trees))
+            self._deal_with(trees)
         with self._hub.changed:
             self._scheduled = self._dirty
             return self._due if self._dirty else None
+
+    def _deal_with(self, trees: list[Tree]) -> None:
+        try:
+            self._consider(trees)
+        except BaseException:  # of an attribute of the program's; the next change must be heard
+            log.exception("%s: revision %d was not dealt with", trees[0].at.path, revision_of(trees))
 
     def _consider(self, trees: list[Tree]) -> None:
         content = [tree.content for tree in trees]
@@ -345,7 +360,13 @@ class Following(ABC, Generic[T]):
             return
         changed = content != self._content
         if changed:
-            self._put_in_force(trees, current)
+            try:
+                self._guarded(trees, lambda: self._put_in_force(trees, current))
+            except Invalid as invalid:
+                self._reject(trees, content, invalid.problems)
+                return
+        else:
+            self._restore()
         self._swap(current, trees)
         self._acknowledge(trees, "applied", "")
         if changed and self._on_change is not None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+
+log = logging.getLogger("link_kv.live")
 
 Job = Callable[[], float | None]
 """Does some work. Returns when it wants to run again, by `time.monotonic`, or None when it is done."""
@@ -67,6 +71,9 @@ class Dispatcher:
             again: float | None = None
             try:
                 again = job()
+            except BaseException:  # a thread is not a job's to end
+                with contextlib.suppress(Exception):  # nor a log handler's
+                    log.exception("%r raised", job)
             finally:
                 with self._changed:
                     self._busy -= 1
