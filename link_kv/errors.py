@@ -100,7 +100,11 @@ class OutcomeUnknown(Unavailable):
 
 
 class NoSpace(LinkKVError, OSError):
-    """The server's database is full; reads and deletes still work."""
+    """The server's database is full; reads and deletes still work.
+
+    The one write that filled it may have happened: etcd applies that, and then says this. All later ones have
+    not.
+    """
 
 
 class AccessDenied(LinkKVError, PermissionError):
