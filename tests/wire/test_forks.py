@@ -246,3 +246,69 @@ def test_a_fork_in_the_midst_of_asyncio_calls_leaves_the_parent_alone(etcd: Any,
         asyncio.run(main())
         """,
     )
+
+
+def test_a_thread_logs_in_while_the_process_forks(etcd: Any, etcd_prefix: str) -> None:
+    """Its turn is its own: the child does not wait for a thread that is not there."""
+    program(
+        etcd,
+        etcd_prefix,
+        """
+        sys.path.insert(0, '.')
+        from tests.processes import until
+        from tests.wire.proxy import Proxy
+
+        with Proxy(ENDPOINT) as proxy:
+            behind = EtcdMiddleware(
+                endpoints=[proxy.endpoint], prefix=PREFIX, timeout=30, user='user', password='secret'
+            )
+            proxy.hold()
+            found = []
+            thread = threading.Thread(target=lambda: found.append(behind['/parent']))
+            thread.start()
+            until(lambda: behind._space.caller.wire.turn()._lock.locked())
+
+            def log_in():
+                signal.alarm(20)
+                assert behind['/parent'] == 0
+
+            pid = fork(log_in)
+            proxy.release()
+            wait(pid)
+            thread.join()
+            assert found == [0]
+            behind.close()
+        """,
+    )
+
+
+def test_a_stream_is_open_in_a_child_that_forks(etcd: Any, etcd_prefix: str) -> None:
+    """With a client of its parent, whose own stream is none of its business."""
+    program(
+        etcd,
+        etcd_prefix,
+        """
+        def follow(opened, failures):
+            while len(failures) < 5:
+                _, stream = run(client._space.caller.open(WATCH))
+                run(stream.send(field(b'\\x0a', field(b'\\x0a', b'a'))))
+                try:
+                    run(stream.receive())
+                    opened.release()
+                    run(stream.receive())
+                except WireFailure as failure:
+                    failures.append(failure)
+
+        def fork_with_a_stream(child):
+            opened = threading.Semaphore(0)
+            thread = threading.Thread(target=follow, args=(opened, []), daemon=True)
+            thread.start()
+            for _ in range(5):
+                assert opened.acquire(timeout=10), 'the stream went on'
+                wait(fork(child))
+                assert client['/parent'] == 0
+            thread.join()
+
+        fork_with_a_stream(lambda: fork_with_a_stream(work))
+        """,
+    )

@@ -8,7 +8,6 @@ messages in each direction for each link, ``/link_kv.Link/Talk``. What the bytes
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -148,6 +147,9 @@ class Listener:
     def interrupt_calls(self) -> None:
         """Not possible."""
 
+    def begin_anew(self) -> bool:
+        return False  # it runs in the parent alone
+
 
 def _until_it_ends(requests: Any) -> Iterator[bytes]:
     try:
@@ -227,8 +229,6 @@ _DIALED: weakref.WeakSet[Dialed] = weakref.WeakSet()
 _INHERITED: list[Dialed] = []
 """What a forked process has of its parent. gRPC must not take it down here: it is the parent's still."""
 
-os.register_at_fork(after_in_child=lambda: _INHERITED.extend(_DIALED))
-
 
 class _Together:
     """All dialed connections, for the gate of forks."""
@@ -241,6 +241,11 @@ class _Together:
 
     def interrupt_calls(self) -> None:
         """There are only streams."""
+
+    def begin_anew(self) -> bool:
+        _INHERITED.extend(_DIALED)
+        _DIALED.clear()
+        return True
 
 
 _DIALED_TOGETHER = _Together()

@@ -32,6 +32,9 @@ class Interruptible(Protocol):
     def interrupt_calls(self) -> None:
         """Get those out too that wait for calls."""
 
+    def begin_anew(self) -> bool:
+        """Have no part in what the parent has, in a child; whether it is of use there."""
+
 
 class Gate:
     """Where threads enter gRPC and leave it. Closed while the process forks."""
@@ -88,9 +91,13 @@ class Gate:
         self._left = threading.Condition(threading.Lock())
         self._inside = 0
         self._closed = False
-        self.wires = weakref.WeakSet()
         if not self._calm:
             self.unfit = f"this process was forked from one with calls under way: {_UNFIT}"
+        # Now, while there is one thread: locks that the parent's threads held are never given back here.
+        inherited, self.wires = self.wires, weakref.WeakSet()
+        for wire in inherited:
+            if wire.begin_anew():
+                self.wires.add(wire)
 
 
 GATE = Gate()

@@ -159,12 +159,13 @@ class _Channels:
         self._open: weakref.WeakSet[_Channel] = weakref.WeakSet()
         """Those of `_channels`, and older ones that a call or a stream still uses."""
         self.turn = _Turn()
-        self._pid = os.getpid()
+
+    def begin_anew(self) -> None:
+        """Leave to a parent process what is its own."""
+        _INHERITED.append((self._channels, list(self._open), self._lock))
+        self._begin()
 
     def of(self, endpoint: str) -> _Channel:
-        if self._pid != os.getpid():
-            _INHERITED.append((self._channels, list(self._open), self._lock))
-            self._begin()
         if self._config.tls and _stamp(self._config) != self._stamp:
             self._renew()
         channel = self._channels.get(endpoint)
@@ -214,9 +215,7 @@ class _Channels:
             return known
 
     def take(self) -> list[Any]:
-        """Hand over the channels, to be closed; those of a parent process are not."""
-        if self._pid != os.getpid():
-            return []
+        """Hand over the channels, to be closed."""
         with self._lock:
             channels = [channel.grpc for channel in self._open]
             self._channels, self._open = {}, weakref.WeakSet()
@@ -343,6 +342,11 @@ class BlockingWire(_Door):
         for channel in self._channels.take():
             channel.close()
 
+    def begin_anew(self) -> bool:
+        self._channels.begin_anew()
+        self._streams = weakref.WeakSet()
+        return True
+
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
@@ -416,9 +420,9 @@ class AsyncWire(_Door):
         import grpc.aio
 
         self._channels = _Channels(config, grpc.aio)
-        _GATE.wires.add(self)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unfinished: set[asyncio.Task[Any]] = set()
+        _GATE.wires.add(self)
 
     def _bind(self) -> None:
         """Begin anew in another loop: what gRPC makes belongs to the loop that it was made in."""
@@ -492,6 +496,11 @@ class AsyncWire(_Door):
 
     def interrupt_calls(self) -> None:
         """Not possible from outside the loop, nor in the midst of it."""
+
+    def begin_anew(self) -> bool:
+        self._channels.begin_anew()
+        self._loop = None  # calls and streams are the parent's
+        return True
 
     async def close(self) -> None:
         self._channels.closed = True
