@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import grpc
 
 from link_kv._core.wire.failures import WireFailure
-from link_kv._core.wire.forks import GATE
+from link_kv._core.wire.forks import GATE, members
 from link_kv.errors import ConfigError, Unavailable
 
 log = logging.getLogger("link_kv.services")
@@ -234,7 +234,7 @@ class _Together:
     """All dialed connections, for the gate of forks."""
 
     def interrupt_streams(self) -> bool:
-        dialed = list(_DIALED)
+        dialed = members(_DIALED)
         for each in dialed:
             each.interrupt()
         return all(each.wait_ended(1.0) for each in dialed)

@@ -9,11 +9,14 @@ on as after any other break. Calls and streams of asyncio cannot be interrupted 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import weakref
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 log = logging.getLogger("link_kv.wire")
 
@@ -34,6 +37,13 @@ class Interruptible(Protocol):
 
     def begin_anew(self) -> bool:
         """Have no part in what the parent has, in a child; whether it is of use there."""
+
+
+def members(found: weakref.WeakSet[T]) -> list[T]:
+    """What is in a set that other threads add to."""
+    while True:
+        with contextlib.suppress(RuntimeError):  # it grew meanwhile
+            return list(found)
 
 
 class Gate:
@@ -66,14 +76,16 @@ class Gate:
     def _before(self) -> None:
         with self._left:
             self._closed = True
-        wires = list(self.wires)
-        self._calm = True
+        wires = members(self.wires)
         for wire in wires:
-            self._calm = wire.interrupt_streams() and self._calm
+            wire.interrupt_streams()
         if not self._empty(_PATIENCE):
             for wire in wires:
                 wire.interrupt_calls()
-            self._calm = self._empty(_PATIENCE) and self._calm
+        empty = self._empty(_PATIENCE)
+        # Who was inside at first may have opened a stream since.
+        calm = [wire.interrupt_streams() for wire in wires]
+        self._calm = empty and all(calm)
         if not self._calm:
             log.warning("forking while calls to etcd are under way that cannot be interrupted: %s", _UNFIT)
 

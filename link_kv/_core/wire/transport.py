@@ -27,6 +27,7 @@ from link_kv._core.wire.calls import Metadata, Method, Stream
 from link_kv._core.wire.config import Config, lookup_srv
 from link_kv._core.wire.failures import CANCELLED, UNAVAILABLE, WireFailure
 from link_kv._core.wire.forks import GATE as _GATE
+from link_kv._core.wire.forks import members
 from link_kv.errors import Closed, ConfigError, Unavailable
 
 T = TypeVar("T")
@@ -333,7 +334,7 @@ class BlockingWire(_Door):
             raise
 
     def interrupt_streams(self) -> bool:
-        streams = list(self._streams)
+        streams = members(self._streams)
         for stream in streams:
             stream.cancel()
         return all(stream.ended.wait(_LINGER) for stream in streams)
@@ -429,10 +430,10 @@ class AsyncWire(_Door):
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._channels.forget()
-            self._loop = loop
             self._calls: set[Any] = set()
             self._streams: weakref.WeakSet[_AsyncStream] = weakref.WeakSet()
             self._turn = asyncio.Lock()
+            self._loop = loop  # last: a fork in another thread looks at the others then
 
     async def send(
         self, endpoint: str, method: Method, request: bytes, timeout: float, metadata: Metadata
@@ -488,7 +489,9 @@ class AsyncWire(_Door):
 
     def interrupt_streams(self) -> bool:
         """With the last channel of asyncio goes its thread inside gRPC, unless a call holds one."""
-        if self._loop is not None and (self._calls or any(stream.active for stream in self._streams)):
+        if self._loop is not None and (
+            self._calls or any(stream.active for stream in members(self._streams))
+        ):
             return False
         if self._channels.forget():
             gc.collect()  # in grpcio 1.83 a channel is part of a cycle
