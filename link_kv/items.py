@@ -60,7 +60,9 @@ def get(store: str, key: str | None = None, *, client: EtcdMiddleware | None = N
     store, and for one that is on two clusters or stored in two spellings, naming both; `NotFound`, a
     `KeyError`, for an unknown key; `Unavailable` when no cluster answers, and the store is not remembered.
 
-    Thread-safe. A closed client's instances are dropped, and in a forked child they are others.
+    Thread-safe. A closed client's instances are dropped, and in a forked child they are others. Under a lock,
+    by ``client=lock.client``, they are others too: their writes raise `LockLost` when the lock is lost, and
+    they are followed no more soon after.
     """
     if not isinstance(store, str):
         raise PathError(f"{store!r}: a store's name is text, such as 'store' or 'store.key'")
@@ -166,7 +168,7 @@ def _open(found: Found[EtcdMiddleware]) -> Store:
     """The store that was found: the instance that is there already, or a new one."""
     key = (found.cluster, found.at.prefix, decode_name(found.at.segments[0]).lower())
     with _turn(key):
-        stores = [each for each in _registry.get(key, ()) if each._usable]
+        stores = _known(key, found.client)
         store = next((each for each in stores if each._at == found.at and _same(found, each)), None)
         if store is None:
             store = Store(found.client, found.at)
@@ -178,8 +180,22 @@ def _open(found: Found[EtcdMiddleware]) -> Store:
     return store
 
 
+def _known(key: tuple[int, bytes, str], client: EtcdMiddleware) -> list[Store]:
+    """The stores that are there already. Those of locks that were lost are let go: each has a watch."""
+    stores = []
+    for each in _registry.get(key, ()):
+        if each._usable:
+            if each.client._space.lost and each._fences != client._space.fences:
+                each._let_go()
+            else:
+                stores.append(each)
+    return stores
+
+
 def _same(found: Found[EtcdMiddleware], store: Store) -> bool:
-    """Whether a store is of the cluster on which one was found."""
+    """Whether a store is of the cluster on which one was found, and writes under the same locks."""
+    if store._fences != found.client._space.fences:
+        return False
     if store.client is found.client or store.client._config.endpoints == found.client._config.endpoints:
         return True
     try:
@@ -203,8 +219,9 @@ def _get_cached(clients: Iterable[EtcdMiddleware], lower: str) -> Store | None:
         at = finding.root_of(client).child(segment)
         key = (cluster, at.prefix, lower)
         with _turn(key):
-            stores = [each for each in _registry.get(key, ()) if each._usable]
-            store = next((each for each in stores if each._at == at), None)
+            stores = _known(key, client)
+            fences = client._space.fences
+            store = next((each for each in stores if each._at == at and each._fences == fences), None)
             if store is None:
                 store = Store(client, at)
                 stores.append(store)

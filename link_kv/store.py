@@ -28,7 +28,7 @@ from link_kv._core.watching.consumer import State as WatchState
 from link_kv._core.watching.replica import Batch
 from link_kv._core.watching.watcher import Hub
 from link_kv._core.wire.calls import run
-from link_kv._core.wire.exchange import Exchange
+from link_kv._core.wire.exchange import Exchange, Fence
 from link_kv.errors import Closed, LeaseLost, LinkKVError, LockLost, NotFound, PathError, Unavailable
 from link_kv.item import Item, Reading, State
 from link_kv.live import Mirror, hub_of
@@ -257,6 +257,19 @@ class Store(Mapping[str, Item]):
         if self.client._space.caller.closed:
             return False
         return self._feed is None or self._feed.state != "lost"
+
+    @property
+    def _fences(self) -> tuple[Fence, ...]:
+        """The locks that its writes depend on."""
+        return self.client._space.fences
+
+    def _let_go(self) -> None:
+        """Follow the tree no more, since nothing can be written."""
+        feed = self._feed
+        if feed is not None:
+            with feed.hub.changed:
+                feed.tell("lost", LockLost(f"{self.name}: was opened under a lock that is lost"))
+            feed.close()
 
     @property
     def _there(self) -> bool:

@@ -26,6 +26,8 @@ from link_kv import (
     EtcdMiddleware,
     Item,
     LinkKVError,
+    Lock,
+    LockLost,
     NotFound,
     PathError,
     Reading,
@@ -43,6 +45,7 @@ from link_kv._core.wire.exchange import Exchange
 from link_kv.items import Description
 from link_kv.testing import ExistingEtcd
 
+from .leases import delete
 from .processes import until
 from .wire.proxy import Proxy
 
@@ -151,6 +154,54 @@ def test_a_closed_clients_instances_are_dropped(etcd: Etcd, etcd_client: EtcdMid
     new = get("s.a", client=etcd_client)
     assert new is not old
     assert new.state == "live"
+
+
+@pytest.mark.parametrize("first", ["plain", "fenced"])
+def test_under_a_lock_they_are_others(etcd_client: EtcdMiddleware, etcd: Etcd, first: str) -> None:
+    """Whoever asks first: what is written under a lock is fenced, and what is not is not."""
+    etcd_client["/dome"] = {"a": 1}
+    lock = Lock(etcd_client, "dome", ttl=60)
+    lock.acquire()
+    if first == "plain":
+        plain = get("dome.a", client=etcd_client)
+    fenced, client = get("dome.a", client=lock.client), lock.client
+    if first == "fenced":
+        plain = get("dome.a", client=etcd_client)
+    assert fenced is not plain
+    assert get("dome.a", client=client) is fenced
+    fenced.set(2)
+    until(lambda: plain.value == 2)
+
+    delete(etcd.endpoints[0], lock._acquired()._key)  # only etcd knows that it is lost
+    before = dict(etcd_client.raw)
+    for write in (fenced.set, get("dome.a", client=client).set):
+        with pytest.raises(LockLost, match="nothing was written"):
+            write(3)
+    assert dict(etcd_client.raw) == before
+    plain.set(4)
+
+    lock.release()
+    with pytest.raises(LockLost, match="released; nothing was written"):
+        fenced.set(5)
+    with pytest.raises(LockLost, match="released; nothing was written"):
+        get("dome.a", client=client).set(5)
+    plain.set(6)
+    assert etcd_client["/dome/a"] == plain.value == 6
+
+
+def test_those_of_locks_that_were_lost_are_not_followed_for_ever(etcd_client: EtcdMiddleware) -> None:
+    etcd_client["/dome"] = {"a": 0}
+    hub = get("dome", client=etcd_client)._feed.hub
+    stores = []
+    for number in range(4):
+        with Lock(etcd_client, "dome") as lock:
+            stores.append(get("dome", client=lock.client))
+            stores[-1]["a"].set(number)
+            assert stores[-1].state == "live"
+    assert [store.state for store in stores] == ["lost", "lost", "lost", "live"]
+    assert len(hub._consumers) == 2
+    with pytest.raises(LockLost):
+        stores[0]["a"].set(9)
 
 
 def test_names_with_dots_take_two_arguments(etcd_client: EtcdMiddleware) -> None:

@@ -114,6 +114,7 @@ class Connection(ABC):
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._space = self._space.fenced(fence)
+        twin._stores = {}  # a store writes through the client that it was opened with
         return twin
 
     @property

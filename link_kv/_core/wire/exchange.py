@@ -107,6 +107,11 @@ class Namespace:
         twin.checked, twin.new_layout = self.checked, self.new_layout
         return twin
 
+    @property
+    def lost(self) -> bool:
+        """Whether nothing can be written any more, since a lock is known here to be lost."""
+        return any(fence.lost() for fence in self.fences)
+
 
 def new_lease_id() -> int:
     """An id for a lease, chosen here so that a lease whose grant was not answered can still be revoked."""
