@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import signal
 import threading
 import time
@@ -13,6 +15,7 @@ import pytest
 
 from link_kv import EtcdMiddleware, Session, local
 from link_kv._core.leasing import keeper
+from link_kv._core.wire.calls import KEEP_ALIVE, run
 from link_kv.errors import (
     ConfigError,
     EncodeError,
@@ -24,7 +27,7 @@ from link_kv.errors import (
     Unavailable,
 )
 from tests.leases import Program, connect, leases, nothing_left, revoke
-from tests.processes import until
+from tests.processes import identity, until
 from tests.wire.proxy import Proxy
 
 
@@ -499,3 +502,77 @@ hear()
 
 def test_the_clock_goes_on_while_the_machine_sleeps() -> None:
     assert abs(keeper.now() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 1
+
+
+# What keeps them alive
+
+
+@pytest.mark.parametrize("what", ["a login", "a greeting", "a new token"])
+def test_the_patience_of_a_stream_is_for_all_that_precedes_it_too(
+    proxy: Proxy, etcd_prefix: str, what: str
+) -> None:
+    """Other leases wait for it meanwhile."""
+    options: dict[str, Any] = {"expected_cluster_id": int(identity(proxy.endpoint)[0])}
+    if what != "a greeting":
+        options = {"user": "user", "password": "secret"}
+    client = connect(proxy.endpoint, etcd_prefix, timeout=3600.0, **options)
+    caller = client._space.caller
+    if what != "a login":
+        client["/warm"] = 1  # etcd answers that it knows no logins
+    failures: list[Unavailable] = []
+
+    def try_it() -> None:
+        try:
+            if what == "a new token":
+                run(caller.renew_token(0.5))
+            else:
+                run(caller.open(KEEP_ALIVE, 0.5))
+        except Unavailable as failure:
+            failures.append(failure)
+
+    proxy.hold()
+    thread = threading.Thread(target=try_it, daemon=True)
+    thread.start()
+    until(lambda: failures, 5)  # gRPC itself would notice after 11 s
+    proxy.release()
+    client.close()
+
+
+class Losable:
+    """A lease that is lost, and takes its time to come back."""
+
+    def __init__(self, name: str, done: list[str], others: Session) -> None:
+        self.id, self.ttl, self.due, self.expires = 0, 60, keeper.now(), math.inf
+        self.alive = False
+        self._name, self._done, self._others = name, done, others
+
+    def prolong(self, sent: float, granted: int) -> None:
+        raise AssertionError("it is not alive")
+
+    def lose(self) -> bool:
+        self._done.append(f"lose {self._name}")
+        return True
+
+    async def regain(self) -> None:
+        due = self._others._lease.due
+        self._done.append(f"regain {self._name}, others {'wait' if due <= keeper.now() else 'do not wait'}")
+        until(lambda: keeper.now() >= due)
+        self.due = math.inf
+
+
+def test_others_are_kept_alive_while_many_come_back(etcd_client: EtcdMiddleware) -> None:
+    with Session(etcd_client, 5) as session:
+        found = etcd_client._keepers[os.getpid()]
+        done: list[str] = []
+        leases = [Losable(name, done, session) for name in "abc"]
+        with found._lock:
+            found._leases.update(dict.fromkeys(leases))
+        found.look()
+        until(lambda: all(lease.due == math.inf for lease in leases))
+        assert done[:3] == ["lose a", "lose b", "lose c"]
+        assert [line for line in done if line.startswith("regain")] == [
+            f"regain {name}, others do not wait" for name in "abc"
+        ]
+        assert session.alive
+        for lease in leases:
+            run(found.remove(lease, None))

@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from link_kv._core.wire.calls import KEEP_ALIVE, Caller
@@ -32,7 +32,9 @@ PATIENCE = 1.0
 AGAIN = 0.5
 """Seconds after which what failed is tried again."""
 
-_LONGEST = 3600.0
+_LONGEST = 5.0
+"""Seconds that are slept at once. The clock of pauses may stand still while the machine is suspended, that of
+deadlines goes on: a lease that was lost meanwhile is known to be soon after, not after what was left."""
 
 
 def now() -> float:
@@ -152,7 +154,7 @@ class Keeper:
             for lease in left:
                 lease.lose()
 
-    async def _tend(self, leases: Iterable[Kept]) -> None:
+    async def _tend(self, leases: Sequence[Kept]) -> None:
         alive: list[Kept] = []
         lost: list[Kept] = []
         for lease in leases:
@@ -163,19 +165,26 @@ class Keeper:
         for start in range(0, len(due), BATCH):
             if not await self._send(due[start : start + BATCH], until):
                 break
+        regained: list[Kept] = []
         for lease in lost:
-            if not lease.lose():
+            if lease.lose():
+                regained.append(lease)
+            else:
                 with self._lock:
                     self._leases.pop(lease, None)
-            elif lease.due <= soon:
-                await self._regain(lease)
+        # Those that wait longest come first: there may not be time for all.
+        for lease in sorted(regained, key=lambda lease: lease.due):
+            if lease.due > soon or any(other.alive and other.due <= now() for other in leases):
+                break  # what is alive goes before what is lost
+            await self._regain(lease)
 
     async def _send(self, leases: Iterable[Kept], until: float) -> bool:
         """Send a keepalive for each lease, and take the answers, in any order; whether all came."""
         sent = now()
+        patience = max(0.05, min(PATIENCE, until - sent))
         waiting = {lease.id: lease for lease in leases}
         try:
-            endpoint, stream = await self._caller.open(KEEP_ALIVE, max(0.05, min(PATIENCE, until - sent)))
+            endpoint, stream = await self._caller.open(KEEP_ALIVE, patience)
             try:
                 for number in waiting:
                     await stream.send(b"\x08" + varint(number))
@@ -191,7 +200,7 @@ class Keeper:
                     raise Closed("the client was closed") from None
                 trouble = failure.details or f"status {failure.code}"
                 if meaning(failure) is Meaning.STALE_TOKEN:
-                    await self._caller.renew_token()
+                    await self._caller.renew_token(patience)
                 else:
                     self._caller.avoid(endpoint)
             finally:

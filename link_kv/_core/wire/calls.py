@@ -187,12 +187,12 @@ class Caller:
             self._endpoints = await self.wire.lookup(self.config)
         return self._endpoints
 
-    async def endpoint(self) -> str:
+    async def endpoint(self, timeout: float | None = None) -> str:
         """The endpoint that calls go to at present, made sure to be of the expected cluster."""
         endpoint = (await self.endpoints())[self._current]
         if self.config.expected_cluster_id is not None:
             try:
-                await self._greet(endpoint, self.config.timeout, _HAS_LEADER)
+                await self._greet(endpoint, self._patience(timeout), _HAS_LEADER)
             except WireFailure as failure:
                 self.avoid(endpoint)
                 raise Unavailable(describe(failure, (endpoint,))) from None
@@ -206,14 +206,23 @@ class Caller:
     async def open(self, method: Method, timeout: float | None = None) -> tuple[str, Stream]:
         """Start a stream to the endpoint in use, ended after ``timeout`` seconds, and which that is.
 
+        They begin now, with the login and the greeting that may have to precede it.
         The stream ends when its server loses the leader: without ``hasleader`` a member that is cut off
         keeps a watch open in silence.
         """
         if self.closed:
             raise Closed("the client was closed")
-        metadata = await self._login() if self._metadata is None else self._metadata
-        endpoint = await self.endpoint()
-        return endpoint, await self.wire.open(endpoint, method, metadata, timeout)
+        began = time.monotonic()
+        metadata = self._metadata
+        if metadata is None:
+            metadata = await self._login(began + self._patience(timeout))
+        left = None if timeout is None else max(0.0, began + timeout - time.monotonic())
+        endpoint = await self.endpoint(left)
+        left = None if timeout is None else max(0.0, began + timeout - time.monotonic())
+        return endpoint, await self.wire.open(endpoint, method, metadata, left)
+
+    def _patience(self, timeout: float | None) -> float:
+        return self.config.timeout if timeout is None else min(timeout, self.config.timeout)
 
     def avoid(self, endpoint: str) -> None:
         """Go on with another endpoint, if this is still the one in use."""
@@ -221,10 +230,10 @@ class Caller:
         if endpoints and endpoints[self._current] == endpoint:
             self._move_on(self._current, endpoints, "a stream ended")
 
-    async def renew_token(self) -> None:
+    async def renew_token(self, timeout: float | None = None) -> None:
         """Fetch a new token, for a stream whose old one was refused."""
         if self.config.user is not None:
-            await self._login(stale=self._metadata)
+            await self._login(time.monotonic() + self._patience(timeout), stale=self._metadata)
 
     async def call(
         self,
