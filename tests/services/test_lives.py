@@ -352,6 +352,28 @@ def test_shutdown_service(serve: Any, client: Client) -> None:
     client.disconnect()
 
 
+def test_a_program_does_not_end_before_its_shutdown_handler(client: Client, tmp_path: Path) -> None:
+    """A client ends the service, so that the handler runs in another thread than the program's."""
+    code = """
+import pathlib, sys, time
+from tests.services.echo import Echo
+
+class Mine(Echo):
+    def shutdown_handler(self):
+        self.stop()
+        time.sleep(1)
+        pathlib.Path(sys.argv[1]).write_text('over')
+
+Mine('Mine').start()
+"""
+    told = tmp_path / "told"
+    with subprocess.Popen([sys.executable, "-c", code, str(told)], cwd=ROOT) as process:
+        until(lambda: "Mine" in client.identities()["services"])
+        client.link("Mine").shutdown_service()
+        assert process.wait(30) == 0
+    assert told.read_text() == "over"
+
+
 def test_a_service_that_cannot_be_shut_down(serve: Any, client: Client) -> None:
     class Stubborn(Service):
         def here(self) -> bool:
