@@ -44,6 +44,10 @@ class Echo(Service):
         assert self._released.wait(60)
         return "released"
 
+    def zeros_once_released(self, size: int) -> bytes:
+        self.wait()
+        return bytes(size)
+
     def release(self) -> None:
         self._released.set()
 

@@ -215,6 +215,41 @@ def test_a_large_argument(echo: Echo, client: Client) -> None:
     assert client.link("Echo").same([bytes(3_000_000), 1])[0] == bytes(3_000_000)
 
 
+def test_a_large_result_that_is_given_up_leaves_nothing(echo: Echo, client: Client) -> None:
+    link = client.link("Echo")
+    line = link._tether._line
+    assert line is not None
+    for _ in range(3):
+        future = link.zeros(200_000_000, asynchronous=True)
+        until(lambda: line._reader._gathering)
+        line.give_up(max(line._waiting), DeadlineExceeded("too long"))
+        with pytest.raises(DeadlineExceeded):
+            future.result(20)
+        assert link.echo() == [[], {}]
+        assert line._reader._gathering == {}
+
+
+def test_a_large_result_of_a_call_that_was_given_up_before_is_not_kept(echo: Echo, client: Client) -> None:
+    link = client.link("Echo")
+    line = link._tether._line
+    assert line is not None
+    with pytest.raises(DeadlineExceeded):
+        link.zeros_once_released(1_000_000, timeout=0.01)
+    assert link.echo() == [[], {}]  # the service has heard by now that it is given up
+    ignored: list[int] = []
+    ignore = line._reader._ignore
+
+    def seen(number: int, left: int) -> None:
+        ignore(number, left)
+        ignored.append(number)
+
+    line._reader._ignore = seen  # type: ignore[method-assign]
+    echo.release()
+    until(lambda: ignored)
+    assert line._reader._gathering == {}
+    assert link.echo() == [[], {}]
+
+
 def test_over_the_read_limit_the_caller_gets_an_error(echo: Echo, clients: Any) -> None:
     link = clients(read_limit=1000).link("Echo")
     for size in (2000, 2_000_000):

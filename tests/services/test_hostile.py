@@ -7,6 +7,7 @@ import queue
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -130,6 +131,16 @@ def test_too_many_payloads_in_pieces(hostile: Any) -> None:
     assert caller.ended() is None
 
 
+def test_payloads_that_are_given_up_leave_nothing(hostile: Any) -> None:
+    caller = hostile()
+    for number in range(2, 1503):
+        big = frame(Kind.BIG, number, [struct.pack("<BQ", Kind.CALL, 10)])
+        caller.send(big + frame(Kind.PIECE, number, [b"x"]) + frame(Kind.DROP, number, [b""]))
+    caller.send(call("echo", [1], {}))
+    (answer,) = caller.receive()
+    assert messages.decode(answer.payload) == [[1], {}]
+
+
 def test_a_message_that_is_too_long(hostile: Any) -> None:
     caller = hostile()
     caller.send(bytes(10_000_000))
@@ -203,6 +214,45 @@ def test_who_floods_waits(hostile: Any, echo: Echo, client: Client) -> None:
         link.unlink()
     finally:
         echo.release()
+
+
+def test_who_floods_with_revisions_to_come_takes_few_threads(hostile: Any, echo: Echo) -> None:
+    caller = hostile(link="nobody's")
+    serving = echo._serving
+    assert serving is not None
+    seen = threading.Semaphore(0)
+    free = threading.Event()
+
+    def sync(revision: int) -> bool:
+        seen.release()
+        return free.wait(60)
+
+    serving.host.sync = sync
+    caller.send(b"".join(frame(Kind.SYNC, number, encode(1 << 60, "")) for number in range(500)))
+    try:
+        until(lambda: any(each._queued == 500 for each in serving.host._open))
+        assert serving.host._busy <= 10
+    finally:
+        free.set()
+    for _ in range(500):
+        assert seen.acquire(timeout=20)
+
+
+def test_who_has_many_calls_under_way_may_still_lock(echo: Echo, client: Client) -> None:
+    """The service answers what a lock waits for, though it takes no more calls of the link meanwhile."""
+    link = client.link("Echo")
+    waiting = [link.wait(asynchronous=True) for _ in range(300)]
+    serving = echo._serving
+    assert serving is not None
+    until(lambda: any(each._queued == 300 for each in serving.host._open))
+    line = link._tether._line
+    assert line is not None
+    link._tether._sync(line, time.monotonic() + 20)
+    assert not hasattr(link, "nonsense")
+    assert link.acquire_lock() == ["Client"]
+    assert not any(each.done() for each in waiting)
+    echo.release()
+    assert {each.result(20) for each in waiting} == {"released"}
 
 
 def test_a_socket_that_speaks_no_grpc(echo: Echo, client: Client) -> None:

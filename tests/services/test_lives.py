@@ -108,6 +108,40 @@ def test_a_service_that_is_stopped_answers_what_it_has_begun(serve: Any, client:
     assert link.echo(timeout=30) == [[], {}]
 
 
+def test_a_service_that_is_stopping_takes_no_calls(serve: Any, client: Client) -> None:
+    """Those that it takes no more were not carried out, and their callers know that."""
+    echo = serve(Echo())
+    link = client.link("Echo")
+    waiting = [link.wait(asynchronous=True) for _ in range(251)]  # one more than are begun
+    until(lambda: echo._serving.host._busy == 250)
+    stopping = threading.Thread(target=echo.stop)
+    stopping.start()
+    until(lambda: echo._serving.host._closed)
+    echo.release()
+    for future in waiting[:-1]:
+        assert future.result(10) == "released"
+    with pytest.raises(Unavailable, match="service Echo: is ending") as refused:
+        waiting[-1].result(10)
+    assert not isinstance(refused.value, OutcomeUnknown)
+    stopping.join(20)
+
+
+def test_a_call_while_a_service_is_stopping_is_refused(serve: Any, client: Client) -> None:
+    echo = serve(Echo())
+    link = client.link("Echo")
+    waiting = link.wait(asynchronous=True)
+    until(lambda: echo._serving.host._busy == 1)
+    stopping = threading.Thread(target=echo.stop)
+    stopping.start()
+    until(lambda: echo._serving.host._closed)
+    with pytest.raises(Unavailable, match="service Echo: is ending") as refused:
+        link.echo()
+    assert not isinstance(refused.value, OutcomeUnknown)
+    echo.release()
+    assert waiting.result(10) == "released"
+    stopping.join(20)
+
+
 def test_a_duplicate_name_is_refused_while_its_owner_lives(echo: Echo, serve: Any, client: Client) -> None:
     with pytest.raises(KeyExists, match=f"service Echo: is running at {echo.address}"):
         serve(Echo())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
 from link_kv import AccessDenied, Closed, ConfigError, EncodeError, PathError, RemoteError, Service
+from link_kv._core.links.workers import Workers
 from link_kv.links import Client
 from link_kv.services import Request
 
+from ..processes import until
 from .echo import Echo
 
 
@@ -124,3 +127,38 @@ def test_an_error_that_a_method_raises_is_remote_whatever_its_kind(serve: Any, c
         link.leave()
     with pytest.raises(RemoteError, match="SystemExit"):
         link.leave(asynchronous=True).result(20)
+
+
+def test_an_error_that_cannot_tell_of_itself_is_an_error(serve: Any, client: Client) -> None:
+    class Mute(ValueError):
+        def __str__(self) -> str:
+            raise SystemExit("no words")
+
+    class Silent(Service):
+        def fail(self) -> None:
+            raise Mute
+
+        def good(self) -> int:
+            return 1
+
+    serve(Silent())
+    link = client.link("Silent")
+    for _ in range(5):  # more than there are threads at first
+        with pytest.raises(RemoteError, match=r"Mute: .*\n\n(.*\n)*.*in fail"):
+            link.fail(timeout=20)
+    assert link.good(timeout=20) == 1
+
+
+def test_a_job_that_raises_ends_no_worker(caplog: pytest.LogCaptureFixture) -> None:
+    workers = Workers("test", 2)
+    done = threading.Event()
+
+    def fail() -> None:
+        raise SystemExit("of a job")
+
+    for _ in range(5):
+        workers.add(fail)
+    workers.add(done.set)
+    assert done.wait(20)
+    until(lambda: len(workers._idle) == workers._threads)
+    assert caplog.text.count("SystemExit: of a job") == 5

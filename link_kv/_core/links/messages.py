@@ -26,7 +26,7 @@ import math
 import secrets
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -310,11 +310,18 @@ class Reader:
     Args:
         limit: how many bytes one payload may have; None for any number.
         at_once: how many payloads may be coming in pieces at the same time.
+        wanted: whether somebody waits for a payload of this kind and number that begins to come.
     """
 
-    def __init__(self, limit: int | None, at_once: int = 1000) -> None:
+    def __init__(
+        self,
+        limit: int | None,
+        at_once: int = 1000,
+        wanted: Callable[[int, int], bool] = lambda kind, number: True,
+    ) -> None:
         self.limit = limit
         self._at_once = at_once
+        self._wanted = wanted
         self._gathering: dict[int, _Gathering] = {}
         self._dropped: dict[int, int] = {}
         """Payloads that are not wanted, and how many bytes of them may still come."""
@@ -333,6 +340,9 @@ class Reader:
                 what, length = _BIG.unpack(payload)
                 if what not in _KINDS or what in (Kind.BIG, Kind.PIECE, Kind.DROP) or not length:
                     raise BadMessage(f"the announcement of a kind {what}")
+                if not self._wanted(what, number):
+                    self._ignore(number, length)
+                    continue
                 if number in self._gathering or len(self._gathering) >= self._at_once:
                     raise BadMessage("too many payloads in pieces")
                 if self.limit is not None and length > self.limit:

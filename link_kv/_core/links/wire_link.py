@@ -65,7 +65,9 @@ class Line:
         self._when_ended: Callable[[], object] | None = None
         self.ended: LinkKVError | None = None
         self._outbox = Outbox()
-        self._reader = Reader(read_limit)
+        self._reader = Reader(read_limit, wanted=self._wants)
+        self._unwanted: deque[int] = deque()
+        """Answers that were given up, of which the thread that reads may have pieces."""
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Waiter] = {}
         self._lock = threading.Lock()
@@ -87,16 +89,22 @@ class Line:
     def forget(self, number: int) -> None:
         """Nobody waits for this answer any more."""
         if self._waiting.pop(number, None) is not None:
-            self._outbox.drop(number)
-            self._outbox.put(Kind.DROP, number, [b""])
+            self._drop(number)
 
     def give_up(self, number: int, error: LinkKVError) -> None:
         """Tell who waits for an answer that it does not come."""
         waiter = self._waiting.pop(number, None)
         if waiter is not None:
-            self._outbox.drop(number)
-            self._outbox.put(Kind.DROP, number, [b""])
+            self._drop(number)
             waiter(None, error)
+
+    def _drop(self, number: int) -> None:
+        self._unwanted.append(number)
+        self._outbox.drop(number)
+        self._outbox.put(Kind.DROP, number, [b""])
+
+    def _wants(self, kind: int, number: int) -> bool:
+        return kind == Kind.NOTIFY or number in self._waiting
 
     def when_ended(self, function: Callable[[], object]) -> None:
         """Call a function once it has ended by itself; at once when it has."""
@@ -119,6 +127,8 @@ class Line:
     def _read(self) -> None:
         try:
             for message in self._dialed:
+                while self._unwanted:
+                    self._reader.forget(self._unwanted.popleft())
                 for each in self._reader.feed(message):
                     self._take(each)
             error: LinkKVError = Unavailable(f"service {self.service}: has ended")

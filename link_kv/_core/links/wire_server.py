@@ -61,6 +61,11 @@ _THREADS = 1000
 _AT_ONCE = 250
 """Those of one link among them."""
 
+_ASIDE = 10
+"""Questions of one link, SYNC and ASK, that are answered at the same time. They are counted apart from its
+calls, so that they do not wait for calls which wait for them.
+"""
+
 _NOTIFICATIONS = 1 << 62
 """Their numbers begin here, apart from those of calls."""
 
@@ -156,9 +161,11 @@ class Host:
         for each in listening:
             each.notify(number, parts, framed)
 
-    def begin(self) -> None:
+    def begin(self) -> bool:
+        """Whether what is to be answered is, and counts as under way."""
         with self._lock:
-            self._busy += 1
+            self._busy += not self._closed
+            return not self._closed
 
     def done(self) -> None:
         with self._lock:
@@ -167,13 +174,25 @@ class Host:
                 self._idle.notify_all()
 
     def close(self, seconds: float) -> None:
-        """Answer what is under way, for some seconds at most; then end all links."""
+        """Answer what is under way, for some seconds at most, and refuse what comes; then end all links."""
         with self._lock:
             self._closed = True
             self._idle.wait_for(lambda: not self._busy, seconds)
             conversations = list(self._open)
         for each in conversations:
             each.outbox.end()
+
+
+class _Lane:
+    """Requests of one link of which so many are answered at the same time."""
+
+    __slots__ = ("later", "most", "running")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.running = 0
+        self.later: deque[Frame] = deque()
+        """Those over that number."""
 
 
 class Conversation:
@@ -188,9 +207,8 @@ class Conversation:
         self._reader = Reader(host.read_limit)
         self._room = threading.Condition(threading.Lock())
         self._queued = 0
-        self._running = 0
-        self._later: deque[Frame] = deque()
-        """Calls over those that one link may have answered at the same time."""
+        self._calls = _Lane(_AT_ONCE)
+        self._aside = _Lane(_ASIDE)
         self._over = False
 
     def messages(self) -> Iterator[bytes]:
@@ -203,7 +221,8 @@ class Conversation:
         self._host.leave(self)
         with self._room:
             self._over = True
-            self._later.clear()
+            self._calls.later.clear()
+            self._aside.later.clear()
             self._room.notify_all()
 
     def hear(self, messages: Iterable[bytes]) -> None:
@@ -223,41 +242,47 @@ class Conversation:
             self.outbox.put(Kind.DROP, each.number, [b""])
             self._fail(each.number, each.error)
         elif each.kind in (Kind.CALL, Kind.ASK, Kind.SYNC):
+            lane = self._calls if each.kind == Kind.CALL else self._aside
             with self._room:
                 while self._queued >= _QUEUED and not self._over:
                     self._room.wait()
                 self._queued += 1
-                if each.kind == Kind.CALL and self._running >= _AT_ONCE:
-                    self._later.append(each)
+                if lane.running >= lane.most:
+                    lane.later.append(each)
                     return
-                self._running += 1
-            self._begin(each)
+                lane.running += 1
+            self._begin(each, lane)
         elif each.kind == Kind.DROP:
+            self._reader.forget(each.number)
             self.outbox.drop(each.number)
         else:
             raise BadMessage(f"a frame of kind {each.kind}, from a client")
 
-    def _begin(self, each: Frame) -> None:
-        self._host.begin()
-        self._host.workers.add(lambda: self._work(each.kind, each.number, each.payload))
+    def _begin(self, each: Frame, lane: _Lane) -> None:
+        taken = self._host.begin()
+        self._host.workers.add(lambda: self._work(each, lane, taken))
 
-    def _work(self, kind: int, number: int, payload: Any) -> None:
+    def _work(self, each: Frame, lane: _Lane, taken: bool) -> None:
+        host = self._host
         try:
             try:
-                result = self._result(kind, decode(payload))
-                self.outbox.put(Kind.RESULT, number, encode(result, f"service {self._host.name}: the result"))
+                if not taken:
+                    raise Unavailable(f"service {host.name}: is ending; the call was not carried out")
+                result = self._result(each.kind, decode(each.payload))
+                self.outbox.put(Kind.RESULT, each.number, encode(result, f"service {host.name}: the result"))
             except BaseException as error:  # noqa: BLE001 - whatever a method raises is its caller's to see
-                self._fail(number, error)
+                self._fail(each.number, error)
         finally:
             with self._room:
                 self._queued -= 1
-                following = self._later.popleft() if self._later else None
+                following = lane.later.popleft() if lane.later else None
                 if following is None:
-                    self._running -= 1
+                    lane.running -= 1
                 self._room.notify()
             if following is not None:
-                self._begin(following)
-            self._host.done()
+                self._begin(following, lane)
+            if taken:
+                host.done()
 
     def _result(self, kind: int, value: Any) -> Any:
         host = self._host
@@ -271,11 +296,11 @@ class Conversation:
     def _fail(self, number: int, error: BaseException) -> None:
         for name, kind in REFUSALS.items():
             if type(error) is kind and not _from_a_method(error):
-                told = {"refused": name, "message": str(error)}
+                told = {"refused": name, "message": _said(error)}
                 break
         else:
             lines = traceback.format_exception(type(error), error, _below_us(error))
-            told = {"type": type(error).__name__, "message": str(error), "traceback": "".join(lines)}
+            told = {"type": type(error).__name__, "message": _said(error), "traceback": "".join(lines)}
         text = {key: value.encode(errors="replace").decode() for key, value in told.items()}
         self.outbox.put(Kind.ERROR, number, [b"\0" + orjson.dumps(text)])
 
@@ -299,6 +324,13 @@ def _request(value: Any, caller: Caller) -> Request:
         if isinstance(attribute, str) and isinstance(args, list) and isinstance(kwargs, dict):
             return Request(attribute, args, kwargs, caller)
     raise BadMessage("a call is a list of an attribute, arguments and keywords")
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001 - it is the method's, and its caller waits
+        return f"(what this {type(error).__name__} says cannot be had)"
 
 
 def _below_us(error: BaseException) -> Any:

@@ -7,9 +7,13 @@ there are twice as many threads, and again.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+
+log = logging.getLogger("link_kv.services")
 
 _IDLE = 5.0
 """Seconds after which a thread that is not needed ends."""
@@ -20,8 +24,8 @@ _STUCK = 0.005
 
 
 class Workers:
-    """Runs jobs, up to ``most`` at the same time. Thread-safe. Jobs must not raise. Its threads are
-    daemons.
+    """Runs jobs, up to ``most`` at the same time. Thread-safe. What a job raises is logged. Its threads
+    are daemons.
     """
 
     def __init__(self, name: str, most: int) -> None:
@@ -93,7 +97,11 @@ class Workers:
             if job is not None:
                 if self._jobs and not self._seeking:
                     self._more()
-                job()
+                try:
+                    job()
+                except BaseException:  # a thread is not a job's to end
+                    with contextlib.suppress(Exception):  # nor a log handler's
+                        log.exception("%s: a job raised", self._name)
                 with self._lock:
                     self._seeking += 1
                 continue
