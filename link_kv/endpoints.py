@@ -14,6 +14,7 @@ import importlib
 import inspect
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -24,7 +25,7 @@ from link_kv._core.endpoints import alerts as alerting
 from link_kv._core.endpoints import calibration
 from link_kv._core.endpoints import config as endpoint_config
 from link_kv._core.endpoints import names as endpoint_names
-from link_kv._core.endpoints.addressable import LOCKOUT_TTL, Addressable, number
+from link_kv._core.endpoints.addressable import LOCKOUT_TTL, Addressable, log, number
 from link_kv._core.endpoints.alerts import Alert
 from link_kv._core.endpoints.answers import ANSWERS, signatures
 from link_kv._core.endpoints.config import ANY, FLAG, SECONDS, Accepted, Call, Kind, Part
@@ -72,6 +73,9 @@ HEARTBEAT = 60.0
 _READY = 10.0
 """Seconds that a request waits while the service starts."""
 
+_GRACE = 5.0
+"""Seconds that polling and requests under way have to end, when the service stops."""
+
 
 class KVStore(Addressable, Service):
     """A provider: a service whose endpoints are the items of the store of its name.
@@ -113,6 +117,10 @@ class KVStore(Addressable, Service):
         self._kv_scheduler: Scheduler | None = None
         self._kv_run: Run | None = None
         self._kv_ready = threading.Event()
+        self._kv_asked = threading.Condition()
+        self._kv_answering = 0
+        """How many requests that came over links are under way."""
+        self._kv_ending = False
         self._kv_where: Config | None = None
         """Where etcd is, when that was not said to `start`."""
         self._kv_setup: list[Callable[[], object]] = []
@@ -300,6 +308,7 @@ class KVStore(Addressable, Service):
     def _begin(self, kwargs: dict[str, Any]) -> Any:
         self._kv_ready.clear()
         serving = super()._begin(kwargs)
+        self._kv_ending = False
         try:
             run = Run(self, serving._client, kwargs.get("ttl", 10))
             run.open()
@@ -325,12 +334,19 @@ class KVStore(Addressable, Service):
         self._kv_send(Alert(f"heartbeat.{self.name}", {"id": self.name}, timestamp(), self._kv_sender))
 
     def stop(self) -> None:
-        """See `link_kv.services.Service.stop`. Polling ends first; names and lockouts are left last."""
+        """See `link_kv.services.Service.stop`. Polling ends first, then requests; names and lockouts are left
+        last.
+        """
         if self.request is None:
+            end = time.monotonic() + _GRACE
+            with self._kv_asked:
+                self._kv_ending = True
+            scheduler = self._kv_scheduler
+            if scheduler is not None:
+                scheduler.close(_GRACE)
             for endpoint in self._kv_endpoints.values():
                 endpoint._kv_stop()
-            if self._kv_scheduler is not None:
-                self._kv_scheduler.close()
+            self._kv_drain(end)
             run, self._kv_run, self._kv_scheduler = self._kv_run, None, None
             self._kv_ready.set()  # requests that wait for the start are told
             if self._kv_remote is not None:
@@ -340,6 +356,17 @@ class KVStore(Addressable, Service):
                 run.close()
         super().stop()
 
+    def _kv_drain(self, end: float) -> None:
+        """Wait for the requests under way: what they set is to be in etcd before they are answered."""
+        with self._kv_asked:
+            left = max(0.0, end - time.monotonic())
+            if not self._kv_asked.wait_for(lambda: not self._kv_answering, left):
+                log.error("%s: stops, though %d requests are under way", self.name, self._kv_answering)
+
+    def _kv_check_served(self, channel: Any) -> None:
+        if channel is not None and self._kv_run is None:
+            raise Unavailable(f"service {self.name}: is not running")
+
     def answer_request(self, request: Request) -> Any:
         """Answer what comes over a link. What is not on the list of `describe_attributes` is denied."""
         answer = ANSWERS.get(request.attribute)
@@ -348,12 +375,19 @@ class KVStore(Addressable, Service):
                 f"service {self.name}: {request.attribute!r} may not be called; what may is "
                 f"{', '.join(ANSWERS)}"
             )
-        if not self._kv_ready.wait(_READY) or self._kv_run is None:
-            raise Unavailable(f"service {self.name}: is not running")
+        self._kv_ready.wait(_READY)
+        with self._kv_asked:
+            if not self._kv_ready.is_set() or self._kv_ending or self._kv_run is None:
+                raise Unavailable(f"service {self.name}: is not running")
+            self._kv_answering += 1
         try:
             return answer(self, request.caller, *request.args, **request.kwargs)
         except AccessDenied as denied:
             raise AccessDenied(str(denied)) from None  # arrives as what it is
+        finally:
+            with self._kv_asked:
+                self._kv_answering -= 1
+                self._kv_asked.notify_all()
 
     def has_attribute(self, name: str) -> bool:
         return name in ANSWERS
@@ -377,16 +411,16 @@ class KVStore(Addressable, Service):
 
     def _kv_send(self, alert: Alert) -> None:
         self.emit_notification(alert.routing_key, alert.plain())
-        if self._kv_run is not None:
-            self._kv_run.alerted(alert)
+        if (run := self._kv_run) is not None:
+            run.alerted(alert)
 
     def _kv_settle_behind(self) -> None:
-        if self._kv_run is not None:
-            self._kv_run.settle()
+        if (run := self._kv_run) is not None:
+            run.settle()
 
     def _kv_write_behind(self, item: Item, raw: Any) -> None:
-        if self._kv_run is not None:
-            self._kv_run.write_behind(item, raw)
+        if (run := self._kv_run) is not None:
+            run.write_behind(item, raw)
 
 
 kv_store = KVStore

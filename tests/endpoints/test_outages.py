@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from link_kv import DeadlineExceeded, EtcdMiddleware, NotFound, Unavailable, get, local
+from link_kv import endpoints as module
 from link_kv.endpoints import Alerts, Endpoints, KVStore, KVStoreKey, ReplyError
 from link_kv.links import connect
 
@@ -50,6 +52,83 @@ def test_an_answer_that_does_not_come_in_time(serve: Serve, endpoints: Endpoints
     assert raised.value.code == 404
     assert endpoints.get("quick") == {"value_raw": 2}  # others do not wait for it
     go.set()
+
+
+class Held(KVStoreKey):
+    """An instrument that takes its time."""
+
+    def __init__(self, initial_value: Any = None, **kwargs: Any) -> None:
+        super().__init__(initial_value, **kwargs)
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def on_set(self, value: Any) -> Any:
+        self.begun.set()
+        assert self.go.wait(60)
+
+
+def test_what_is_under_way_at_the_end_is_written(
+    serve: Serve, endpoints: Endpoints, etcd_client: EtcdMiddleware
+) -> None:
+    held = Held(1, name="held")
+    kv = serve(held)
+    scheduler = kv._kv_scheduler
+    assert scheduler is not None
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(endpoints.set, "held", 2)
+        assert held.begun.wait(30)
+        locked = pool.submit(endpoints.lock, "held")
+        until(lambda: kv._kv_answering == 2)
+        stopped = pool.submit(kv.stop)
+        until(lambda: scheduler._closed)
+        held.go.set()
+        assert asked.result() == {}
+        assert locked.result()
+        stopped.result()
+    assert etcd_client["/kv/held"] == 2
+    assert etcd_client.raw[f"{etcd_client.prefix}/.link/lockouts/held".encode()]
+
+
+def test_what_comes_too_late_at_the_end_is_refused(
+    serve: Serve, endpoints: Endpoints, etcd_client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_GRACE", 0.01)
+    held = Held(1, name="held")
+    kv = serve(held)
+    with ThreadPoolExecutor() as pool:
+        asked = [pool.submit(endpoints.request, "set", "held", {"values": [2]})]
+        assert held.begun.wait(30)
+        asked.append(pool.submit(endpoints.request, "set", "held", {"values": [3]}))
+        asked.append(pool.submit(endpoints.request, "cmd", "held", {"values": ["lock"]}))
+        until(lambda: kv._kv_answering == 3)
+        stopped = pool.submit(kv.stop)
+        until(lambda: held._kv_item is None)
+        held.go.set()
+        assert [each.result().return_code for each in asked] == [101, 101, 101]
+        stopped.result()
+    assert etcd_client["/kv/held"] == 1
+    assert not held.is_locked
+
+
+def test_an_instrument_that_hangs_does_not_keep_a_service_from_ending(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_GRACE", 0.01)
+    begun, go = threading.Event(), threading.Event()
+
+    class Hangs(KVStoreKey):
+        def on_get(self, *args: Any, **kwargs: Any) -> Any:
+            begun.set()
+            assert go.wait(60)
+
+    kv = serve(Hangs(name="hangs", schedule_interval=0.01))
+    assert begun.wait(30)
+    thread = threading.Thread(target=kv.stop, daemon=True)
+    thread.start()
+    try:
+        until(lambda: not thread.is_alive())
+    finally:
+        go.set()
+    assert "endpoint hangs: is not done yet, and is not waited for any more" in caplog.text
 
 
 def test_all_providers_at_once(serve: Serve, endpoints: Endpoints) -> None:

@@ -58,6 +58,7 @@ class Addressable:
         """
         with self._kv_turn:
             try:
+                self._kv_check_served(channel)  # it may have stopped while this waited for its turn
                 specifier, values, keywords = _parts(method, request)
                 properties = properties or Properties()
                 self._kv_admit(method, specifier, values, keywords, properties)
@@ -66,6 +67,9 @@ class Addressable:
                 if not isinstance(raised, (LinkKVError, ValueError)):
                     log.exception("%s: %s raised", self._kv_address, method)
                 return failed(raised)
+
+    def _kv_check_served(self, channel: Any) -> None:
+        """Raise `Unavailable` for what came from elsewhere, when nothing is served any more."""
 
     def _kv_lockouts(self) -> Iterable[Lockout]:
         """What must be open for a request to pass."""

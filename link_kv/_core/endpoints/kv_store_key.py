@@ -16,7 +16,7 @@ from link_kv._core.endpoints.replies import Reply, replied
 from link_kv._core.endpoints.return_codes import error
 from link_kv._core.endpoints.schedule import Scheduler, Ticket
 from link_kv._core.items.descriptions import Description
-from link_kv.errors import Closed, ConfigError, NotFound, Refused
+from link_kv.errors import Closed, ConfigError, NotFound, Refused, Unavailable
 
 if TYPE_CHECKING:
     from link_kv.endpoints import KVStore
@@ -136,6 +136,8 @@ class KVStoreKey(Addressable):
         """The value, while there is no item."""
         self._kv_latest: dict[str, Any] | None = None
         self._kv_stored = False
+        self._kv_setting: Item | None = None
+        """The item that a set which is under way is about."""
         self._kv_scheduled = False
         self._kv_trouble = ""
         self.calibration = given.get("calibration")
@@ -178,11 +180,14 @@ class KVStoreKey(Addressable):
         return value
 
     def _kv_store(self, value: Any) -> None:
+        item = self._kv_item
+        if item is None and self._kv_setting is not None:
+            raise Unavailable(f"{self.name}: its service has stopped meanwhile, so the value was not written")
         self._kv_stored = True
-        if self._kv_item is None:
+        if item is None:
             self._kv_kept = value
         else:
-            self._kv_write(self._kv_item, value)
+            self._kv_write(item, value)
 
     def _kv_write(self, item: Item, value: Any) -> None:
         if self.provider is not None:
@@ -190,6 +195,10 @@ class KVStoreKey(Addressable):
         item._write(value)
 
     # Requests
+
+    def _kv_check_served(self, channel: Any) -> None:
+        if self.provider is not None:
+            self.provider._kv_check_served(channel)
 
     def _kv_lockouts(self) -> tuple[Lockout, ...]:
         provider = self.provider
@@ -263,10 +272,13 @@ class KVStoreKey(Addressable):
         value = self._kv_accept(values[0])
         if wanted is not None and self._kv_item is not None and _newest(self._kv_item) != wanted:
             raise error("warning_no_action_taken", f"{self.name}: the value has moved")
-        self._kv_stored = False
-        result = self.on_set(value)
-        if not self._kv_stored:
-            self._kv_store(value)
+        self._kv_stored, self._kv_setting = False, self._kv_item
+        try:
+            result = self.on_set(value)
+            if not self._kv_stored:
+                self._kv_store(value)
+        finally:
+            self._kv_setting = None
         if self.get_on_set:
             found = self._kv_read()
             if self.log_on_set:

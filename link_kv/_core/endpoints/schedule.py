@@ -65,6 +65,7 @@ class Scheduler:
         self._queue: list[tuple[float, int, Ticket]] = []
         self._numbers = itertools.count()
         self._threads: list[threading.Thread] = []
+        self._doing: dict[Ticket, threading.Thread] = {}
         self._idle = 0
         self._closed = False
 
@@ -101,8 +102,11 @@ class Scheduler:
         self._idle += 1
         thread.start()
 
-    def close(self) -> None:
-        """Begin no more work, and wait for what is being done. May be called twice."""
+    def close(self, seconds: float = 5.0) -> None:
+        """Begin no more work, and wait for what is being done, for some seconds at most. May be called
+        twice.
+        """
+        end = time.monotonic() + seconds
         with self._changed:
             self._closed = True
             self._queue.clear()
@@ -110,7 +114,11 @@ class Scheduler:
             threads = list(self._threads)
         for thread in threads:
             if thread is not threading.current_thread():
-                thread.join()
+                thread.join(max(0.0, end - time.monotonic()))
+        with self._changed:
+            for ticket, thread in self._doing.items():
+                if thread is not threading.current_thread():
+                    log.error("%s: is not done yet, and is not waited for any more", ticket.what)
 
     def _run(self) -> None:
         while True:
@@ -119,8 +127,9 @@ class Scheduler:
             if ticket is None:
                 return
             _do(ticket)
-            ticket._busy = False
             with self._changed:
+                ticket._busy = False
+                del self._doing[ticket]
                 self._idle += 1
 
     def _next(self) -> Ticket | None:
@@ -144,6 +153,7 @@ class Scheduler:
                     heapq.heappush(self._queue, (ticket._due, number, ticket))
                 if begun:
                     self._idle -= 1
+                    self._doing[ticket] = threading.current_thread()
                     if not self._idle and len(self._threads) < self._most:
                         self._start()
                     return ticket
