@@ -269,6 +269,25 @@ class KVStore(Addressable, Service):
             endpoint._kv_lockout.check(lockout_key)
         return super()._kv_lock(lockout_key, *args, holder=holder, **kwargs)
 
+    def _kv_admit(
+        self, method: str, specifier: str, values: list[Any], keywords: Mapping[str, Any], who: Properties
+    ) -> None:
+        super()._kv_admit(method, specifier, values, keywords, who)
+        attribute: Any = ""
+        if method == "config" and len(values) > 1:
+            attribute = values[0]
+        elif method == "set":
+            attribute = specifier or keywords.get("routing_key_specifier")
+        of_all = isinstance(attribute, str) and attribute.replace("-", "_") in self._kv_writable
+        for endpoint in self._kv_endpoints.values():
+            # What goes on to the endpoints needs their keys too.
+            if (of_all and endpoint.schedule_interval) or (
+                method == "cmd"
+                and specifier == "set_condition"
+                and type(endpoint).set_condition is not Addressable.set_condition
+            ):
+                endpoint._kv_lockout.check(who.lockout_key)
+
     def set_condition(self, *args: Any, **kwargs: Any) -> Any:
         """Pass a condition on to each endpoint that has a `set_condition` of its own."""
         for endpoint in self._kv_endpoints.values():

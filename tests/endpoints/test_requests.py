@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from link_kv import AccessDenied, ConfigError, Refused
+from link_kv import AccessDenied, ConfigError, Refused, Unavailable
 from link_kv.endpoints import KVStore, KVStoreKey, Properties, ReplyError, return_codes
 
 
@@ -166,6 +166,38 @@ def test_no_form_of_a_request_goes_round_the_lockout() -> None:
     assert own.is_locked
 
 
+class Alarmed(KVStoreKey):
+    def set_condition(self, *args: Any, **kwargs: Any) -> Any:
+        self.told = args
+
+
+def test_a_request_to_the_provider_does_not_go_round_the_lockout_of_an_endpoint() -> None:
+    kv = KVStore(name="kv")
+    foo = Alarmed(name="foo", schedule_interval=1)
+    kv.add_endpoint(foo)
+    kv.add_endpoint(KVStoreKey(name="bar"))
+    key = foo.lock()["key"]
+    for method, request in (
+        ("set", {"specifier": "schedule_status", "values": ["off"]}),
+        ("set", {"specifier": "logging-status", "values": ["off"]}),
+        ("set", {"routing_key_specifier": "schedule-status", "values": ["off"]}),
+        ("config", {"values": ["schedule-status", "off"]}),
+        ("config", {"specifier": "logging_status", "values": ["off"]}),
+        ("cmd", {"specifier": "set-condition", "values": [12]}),
+        ("cmd", {"values": ["set_condition", 12]}),
+    ):
+        assert ask(kv, method, **request).return_code == 307, (method, request)
+        assert ask(kv, method, key, **request).return_code == 0, (method, request)
+    assert foo.told == (12,)
+    # What does not reach it needs no key.
+    assert ask(kv, "cmd", values=["list_endpoints"]).return_code == 0
+    assert ask(kv, "config", values=["schedule_status"]).return_code == 0
+    foo.unlock()
+    kv.endpoint("bar").lock()
+    assert ask(kv, "set", specifier="schedule_status", values=["off"]).return_code == 0
+    assert ask(kv, "cmd", values=["set_condition", 12]).return_code == 0
+
+
 def test_locking(foo: KVStoreKey) -> None:
     assert foo.lockout_key is None
     key = ask(foo, "cmd", values=["lock"]).payload["key"]
@@ -180,6 +212,22 @@ def test_locking(foo: KVStoreKey) -> None:
     assert key not in repr(Properties("1", key))
     foo.unlock()
     assert foo.lockout_key is None
+
+
+def test_a_lock_that_fails_leaves_it_as_it_was(foo: KVStoreKey) -> None:
+    def fails(digest: str, holder: str, ttl: float) -> float:
+        raise Unavailable("etcd is away")
+
+    lockout = foo._kv_lockout
+    lockout.bind(fails, None, None)
+    assert ask(foo, "cmd", values=["lock"]).return_code == 101
+    assert not foo.is_locked
+    lockout.bind(None, None, None)
+    key = foo.lock("my own")["key"]
+    lockout.bind(fails, None, None)
+    assert ask(foo, "cmd", key, values=["lock", key]).return_code == 101
+    assert (foo.is_locked, foo.lockout_key, lockout.holder) == (True, "my own", "this service")
+    assert ask(foo, "set", values=[6]).return_code == 307
 
 
 def test_a_calibration_that_fails_is_reported(caplog: pytest.LogCaptureFixture) -> None:

@@ -123,12 +123,14 @@ class Lockout:
                 )
             if self.locked and (key is None or not self.opens(key)):
                 raise error("service_error_access_denied", f"{self.name}: is locked by {self.holder} already")
+            before = self._key, self._digest, self.holder
             self._key = key or str(uuid.uuid4())
             self._digest, self.holder = digest_of(self._key), holder
             try:
                 self._hold()
             except BaseException:
-                self._forget()
+                # Who locks again must not open it by that.
+                self._key, self._digest, self.holder = before
                 raise
             return self._key
 
