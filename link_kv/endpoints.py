@@ -33,7 +33,7 @@ from link_kv._core.endpoints.kv_store_key import KEYWORDS, KVStoreKey
 from link_kv._core.endpoints.names import Served
 from link_kv._core.endpoints.replies import Properties, Reply, timestamp
 from link_kv._core.endpoints.return_codes import ReplyError, return_codes
-from link_kv._core.endpoints.schedule import Scheduler
+from link_kv._core.endpoints.schedule import LONGEST, Scheduler
 from link_kv._core.links.config import LinkConfig
 from link_kv._core.wire.config import Config
 from link_kv.errors import AccessDenied, Closed, ConfigError, KeyExists, NotFound, Unavailable
@@ -111,7 +111,9 @@ class KVStore(Addressable, Service):
         ttl = number("lockout_ttl", kwargs.get("lockout_ttl", LOCKOUT_TTL)) or LOCKOUT_TTL
         self._kv_prepare(name, ttl)
         self._kv_defaults = {key: kwargs[key] for key in ("calibration", "get_on_set") if key in kwargs}
-        self._kv_heartbeat = number("heartbeat_interval", kwargs.get("heartbeat_interval", HEARTBEAT))
+        self._kv_heartbeat = number(
+            "heartbeat_interval", kwargs.get("heartbeat_interval", HEARTBEAT), LONGEST
+        )
         self._kv_endpoints: dict[str, KVStoreKey] = {}
         self._kv_sender = alerting.sender(name, link_kv.__version__)
         self._kv_scheduler: Scheduler | None = None
@@ -326,7 +328,12 @@ class KVStore(Addressable, Service):
 
     def _begin(self, kwargs: dict[str, Any]) -> Any:
         self._kv_ready.clear()
-        serving = super()._begin(kwargs)
+        try:
+            serving = super()._begin(kwargs)
+        except BaseException:
+            if self._kv_run is not None:  # it runs already, and goes on
+                self._kv_ready.set()
+            raise
         self._kv_ending = False
         try:
             run = Run(self, serving._client, kwargs.get("ttl", 10))

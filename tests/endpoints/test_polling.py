@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from link_kv import Closed, EtcdMiddleware, Refused, get
+from link_kv import Closed, ConfigError, EtcdMiddleware, Refused, get
 from link_kv.endpoints import Endpoints, KVStore, KVStoreKey
 
 from ..processes import until
@@ -204,6 +204,73 @@ def test_requests_of_one_endpoint_come_one_after_the_other(serve: Serve, endpoin
         thread.join()
     kv.stop()
     assert not crowded.is_set()
+
+
+def test_no_delay_ends_the_polling(serve: Serve, endpoints: Endpoints, hear: Callable[..., Heard]) -> None:
+    kv = serve(KVStoreKey(5, name="foo"), KVStoreKey(5, name="bar", schedule_interval=0.01))
+    for delay in (1e10, 10**400):
+        assert kv._kv_request("cmd", "foo", {"values": ["single_schedule", delay]}, False, None)[0] == 304
+    with pytest.raises(ConfigError, match="heartbeat_interval: is 31622400 at most"):
+        KVStore(name="kv", heartbeat_interval=10**400)
+    heard = hear("kv")
+    heard.until(lambda: len(heard) > 2)
+
+
+def test_a_schedule_that_is_started_twice_at_once_is_one(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kv = serve(KVStoreKey(1, name="foo"))
+    foo, scheduler = kv.endpoint("foo"), kv._kv_scheduler
+    assert scheduler is not None
+    foo.schedule_interval = 100
+    inside, go, made = threading.Event(), threading.Event(), []
+    every = scheduler.every
+
+    def slowly(*args: Any) -> Any:
+        inside.set()
+        if not made:
+            go.wait(1)  # the other one is on its way, and is to wait
+        made.append(every(*args))
+        return made[-1]
+
+    monkeypatch.setattr(scheduler, "every", slowly)
+
+    def start(each: Any) -> None:
+        each.schedule_status = "start"
+
+    one = threading.Thread(target=start, args=(foo,))
+    one.start()
+    assert inside.wait(30)
+    start(kv)
+    go.set()
+    one.join()
+    assert len(made) == 1
+    foo.schedule_status = "stop"
+    assert not made[0].on
+
+
+def test_a_start_while_a_service_ends_does_not_keep_the_next_from_polling(serve: Serve) -> None:
+    kv = serve(KVStoreKey(1, name="foo", schedule_interval=10))
+    foo, scheduler = kv.endpoint("foo"), kv._kv_scheduler
+    assert scheduler is not None
+    foo.schedule_status = "stop"
+    scheduler.close()
+    with pytest.raises(Closed, match="its service is stopping"):
+        foo.schedule_status = "start"
+    kv.stop()
+    kv.start_in_thread()
+    assert foo._kv_ticket is not None
+    assert foo._kv_ticket.on
+
+
+def test_a_second_start_leaves_the_first_as_it_is(serve: Serve, endpoints: Endpoints) -> None:
+    kv = serve(KVStoreKey(1, name="foo"))
+    with pytest.raises(Closed, match="is running already"):
+        kv.start_in_thread()
+    with pytest.raises(TypeError):
+        kv.start_in_thread(nothing=5)
+    assert kv._kv_ready.is_set()
+    assert endpoints.get("foo") == {"value_raw": 1}
 
 
 def test_a_provider_may_be_started_again(serve: Serve) -> None:

@@ -87,6 +87,24 @@ def test_what_works_again_is_told(scheduler: Scheduler, caplog: pytest.LogCaptur
     assert caplog.text.count("work: works again") == 1
 
 
+def test_what_cannot_be_shown_ends_no_thread(scheduler: Scheduler) -> None:
+    class Odd(Exception):
+        def __repr__(self) -> str:
+            raise ValueError("no text")
+
+    times: list[int] = []
+    done = threading.Event()
+
+    def work() -> None:
+        times.append(1)
+        if len(times) == 3:
+            done.set()
+        raise Odd
+
+    scheduler.every(0.01, "work", work)
+    assert done.wait(30)
+
+
 def test_once_and_cancelled(scheduler: Scheduler) -> None:
     happened: list[str] = []
     done = threading.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -256,9 +257,10 @@ def _holder(channel: Any) -> str:
     return "this service" if name is None else f"{name} at {getattr(channel, 'address', '?')}"
 
 
-def number(keyword: str, value: Any) -> float:
+def number(keyword: str, value: Any, most: float = sys.float_info.max) -> float:
     """A threshold or a time: 0 or more. Raises `ConfigError` naming the keyword."""
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
-    if not fits:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < float("inf"):
         raise ConfigError(f"{keyword}={value!r}: is a number, 0 or more")
+    if value > most:  # whole numbers have no bound of their own
+        raise ConfigError(f"{keyword}: is {most:.15g} at most")
     return float(value) if isinstance(value, float) else value

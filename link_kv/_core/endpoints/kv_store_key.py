@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from link_kv._core.endpoints.due import Due, same
 from link_kv._core.endpoints.lockout import Lockout
 from link_kv._core.endpoints.replies import Reply, replied
 from link_kv._core.endpoints.return_codes import error
-from link_kv._core.endpoints.schedule import Scheduler, Ticket
+from link_kv._core.endpoints.schedule import LONGEST, Scheduler, Ticket
 from link_kv._core.items.descriptions import Description
 from link_kv.errors import Closed, ConfigError, NotFound, Refused, Unavailable
 
@@ -131,6 +132,8 @@ class KVStoreKey(Addressable):
         self._kv_due = Due()
         self._kv_interval = 0.0
         self._kv_ticket: Ticket | None = None
+        self._kv_scheduling = threading.RLock()
+        """Held while the ticket is changed, which the provider may do at the same time."""
         self._kv_item: Item | None = None
         self._kv_kept: Any = self.initial_value
         """The value, while there is no item."""
@@ -336,7 +339,9 @@ class KVStoreKey(Addressable):
 
     def single_schedule(self, delay: float) -> None:
         """Do `scheduled_action` once, after ``delay`` seconds."""
-        self._kv_scheduler().once(number("delay", delay), f"endpoint {self.name}", self.scheduled_action)
+        self._kv_scheduler().once(
+            number("delay", delay, LONGEST), f"endpoint {self.name}", self.scheduled_action
+        )
 
     def _kv_scheduler(self) -> Scheduler:
         if self.provider is None or self.provider._kv_scheduler is None:
@@ -350,14 +355,15 @@ class KVStoreKey(Addressable):
 
     @schedule_interval.setter
     def schedule_interval(self, seconds: float) -> None:
-        interval = number("schedule_interval", seconds)
+        interval = number("schedule_interval", seconds, LONGEST)
         if 0 < interval < _SHORTEST:
             raise ConfigError(f"schedule_interval={seconds!r}: is 0, or at least {_SHORTEST} s")
-        self._kv_interval = interval
-        if self._kv_ticket is not None:
-            self._kv_stop()
-            if self._kv_interval:
-                self._kv_start()
+        with self._kv_scheduling:
+            self._kv_interval = interval
+            if self._kv_ticket is not None:
+                self._kv_stop()
+                if self._kv_interval:
+                    self._kv_start()
 
     @property
     def log_interval(self) -> float:
@@ -380,15 +386,18 @@ class KVStoreKey(Addressable):
     @schedule_status.setter
     def schedule_status(self, status: str | bool) -> None:
         wanted = _WORDS.get(status) if isinstance(status, str) else status
-        if status == "restart":
-            self._kv_stop()
-            wanted = True
-        if not isinstance(wanted, bool):
-            raise Refused(f"{self.name}: schedule_status is start, on, stop, off or restart, not {status!r}")
-        if not wanted:
-            self._kv_stop()
-        elif self._kv_ticket is None:
-            self._kv_start()
+        with self._kv_scheduling:
+            if status == "restart":
+                self._kv_stop()
+                wanted = True
+            if not isinstance(wanted, bool):
+                raise Refused(
+                    f"{self.name}: schedule_status is start, on, stop, off or restart, not {status!r}"
+                )
+            if not wanted:
+                self._kv_stop()
+            elif self._kv_ticket is None:
+                self._kv_start()
 
     @property
     def logging_status(self) -> bool:
@@ -402,14 +411,16 @@ class KVStoreKey(Addressable):
     def _kv_start(self) -> None:
         if self._kv_interval <= 0:
             raise Refused(f"{self.name}: schedule_interval is 0; set it, then start")
-        self._kv_ticket = self._kv_scheduler().every(
-            self._kv_interval, f"endpoint {self.name}", self.scheduled_action
-        )
+        ticket = self._kv_scheduler().every(self._kv_interval, f"endpoint {self.name}", self.scheduled_action)
+        if not ticket.on:
+            raise Closed(f"endpoint {self.name}: its service is stopping, so nothing is scheduled")
+        self._kv_ticket = ticket
 
     def _kv_stop(self) -> None:
-        if self._kv_ticket is not None:
-            self._kv_ticket.cancel()
-            self._kv_ticket = None
+        with self._kv_scheduling:
+            if self._kv_ticket is not None:
+                self._kv_ticket.cancel()
+                self._kv_ticket = None
 
     # Settings
 

@@ -15,6 +15,9 @@ from collections.abc import Callable
 
 log = logging.getLogger("link_kv.endpoints")
 
+LONGEST = 366 * 86_400.0
+"""Seconds that something may be scheduled ahead; threads cannot wait for any length of time."""
+
 _GOLDEN = 0.6180339887498949
 """Multiples of it, modulo 1, lie evenly apart however many there are."""
 _SPREAD = 0.1
@@ -98,9 +101,9 @@ class Scheduler:
     def _start(self) -> None:
         number = len(self._threads) + 1
         thread = threading.Thread(target=self._run, name=f"link-kv-poll-{self._name}-{number}", daemon=True)
+        thread.start()
         self._threads.append(thread)
         self._idle += 1
-        thread.start()
 
     def close(self, seconds: float = 5.0) -> None:
         """Begin no more work, and wait for what is being done, for some seconds at most. May be called
@@ -155,7 +158,10 @@ class Scheduler:
                     self._idle -= 1
                     self._doing[ticket] = threading.current_thread()
                     if not self._idle and len(self._threads) < self._most:
-                        self._start()
+                        try:
+                            self._start()
+                        except RuntimeError:  # no more threads are to be had: those there are do the work
+                            log.exception("%s: no thread could be started", self._name)
                     return ticket
             return None
 
@@ -165,7 +171,10 @@ def _do(ticket: Ticket) -> None:
     try:
         ticket._work()
     except BaseException as raised:  # the next tick tries again
-        failure = repr(raised)
+        try:
+            failure = repr(raised)
+        except Exception:  # noqa: BLE001 - an exception of somebody's own, that cannot be shown
+            failure = type(raised).__name__
         if failure != ticket._failure:
             log.exception("%s: raised", ticket.what)
         ticket._failure = failure
