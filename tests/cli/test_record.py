@@ -174,6 +174,35 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str) -> None:
         open_recorder(file, "/kv", "")
 
 
+@pytest.mark.parametrize("text", [b"no line end", b'an "odd quote\nand more\n', b"revision,recorded\nx"])
+def test_no_file_of_something_else_is_cut_off(tmp_path: Path, text: bytes) -> None:
+    file = tmp_path / "rec.csv"
+    file.write_bytes(text)
+    with pytest.raises(ConfigError, match="is no file that this command has written"):
+        open_recorder(file, "/kv", "")
+    assert file.read_bytes() == text
+
+
+def test_half_a_first_line_is_written_anew(tmp_path: Path) -> None:
+    file = tmp_path / "rec.csv"
+    open_recorder(file, "/kv", "").close()
+    whole = file.read_bytes()
+    for cut in range(len(whole)):
+        file.write_bytes(whole[:cut])
+        open_recorder(file, "/kv", "").close()
+        assert file.read_bytes() == whole
+
+
+def test_a_large_value_may_be_gone_on_after(tmp_path: Path) -> None:
+    file = tmp_path / "rec.csv"
+    row = Row(5, "now", "/kv/a", "put", "x" * 1_000_000, False)
+    with open_recorder(file, "/kv", "") as recorder:
+        recorder.add([row])
+    with open_recorder(file, "/kv", "") as recorder:
+        assert recorder.revision == 5
+        assert recorder.last() == {"/kv/a": row}
+
+
 def test_half_a_line_is_written_anew(tmp_path: Path) -> None:
     file = tmp_path / "rec.csv"
     one, two = (Row(5, "now", f"/kv/{key}", "put", '"a\\nb"\n,x', False) for key in "ab")

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -149,6 +150,7 @@ class _Sqlite(Recorder):
 
 class _Csv(Recorder):
     def __init__(self, file: Path, path: str, prefix: str) -> None:
+        csv.field_size_limit(sys.maxsize)  # a value may be as large as etcd takes
         self._name = file
         self._file = open(file, "a+b")  # noqa: SIM115 - closed by close()
         self.revision = 0
@@ -164,6 +166,10 @@ class _Csv(Recorder):
         end = self._whole()
         if end:
             next(self._rows(), None)  # raises where it is no such file, before anything is cut off
+        else:
+            self._file.seek(0)
+            if not _lines([FIELDS]).startswith(self._file.read()):  # its first line was not being written
+                raise ConfigError(f"{self._name}: is no file that this command has written")
         self._file.truncate(end)
         if not end:
             self._write([FIELDS])
@@ -210,9 +216,7 @@ class _Csv(Recorder):
         return len(new)
 
     def _write(self, rows: Iterable[Iterable[Any]]) -> None:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        self._file.write(text.getvalue().encode())
+        self._file.write(_lines(rows))
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -221,6 +225,12 @@ class _Csv(Recorder):
 
     def close(self) -> None:
         self._file.close()
+
+
+def _lines(rows: Iterable[Iterable[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
 
 
 def _below(path: str, top: str) -> bool:
