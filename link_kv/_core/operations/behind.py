@@ -7,13 +7,14 @@ own.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
-from link_kv.errors import LinkKVError, Unavailable
+from link_kv.errors import AccessDenied, Closed, LinkKVError, Unavailable
 
 log = logging.getLogger("link_kv.endpoints")
 
@@ -31,7 +32,8 @@ class Behind:
 
     Args:
         name: what it is for, in messages.
-        write: writes the newest of several kinds at once. When it raises `Unavailable` it is called again.
+        write: writes the newest of several kinds at once. When it raises `Unavailable` it is called again;
+            when it raises something else, with fewer, so that one bad value alone is lost.
     """
 
     def __init__(self, name: str, write: Callable[[Mapping[Hashable, Any]], object]) -> None:
@@ -87,31 +89,53 @@ class Behind:
                         break
                     batch[kind] = value
                 dropped = self.dropped
-            if self._done(batch):
-                with self._changed:
-                    # Those that were dropped meanwhile were the first.
-                    for _ in range(max(0, len(batch) - (self.dropped - dropped))):
-                        self._queue.popleft()
-                    self._changed.notify_all()
-            else:
+            done = self._done(batch)
+            with self._changed:
+                # Those that were dropped meanwhile were the first.
+                for _ in range(max(0, done - (self.dropped - dropped))):
+                    self._queue.popleft()
+                self._changed.notify_all()
+            if done < len(batch):
                 with self._changed:
                     if self._closed:
                         return
                     self._changed.wait_for(lambda: self._closed, _AGAIN)
 
-    def _done(self, batch: Mapping[Hashable, Any]) -> bool:
+    def _done(self, batch: Mapping[Hashable, Any]) -> int:
+        """Write a batch; how many of it, from the first on, are dealt with."""
         try:
             self._write(batch)
         except Unavailable as error:
             if not self._failing:
                 log.error("%s: polled values wait, since they cannot be written: %s", self._name, error)
             self._failing = True
-            return False
-        except LinkKVError as error:
-            log.error("%s: polled values are lost, since they cannot be written: %s", self._name, error)
-        except Exception:
-            log.exception("%s: polled values are lost, since they cannot be written", self._name)
+            return 0
+        except Exception as error:
+            # Credentials and a closed client are nothing of one value.
+            if len(batch) > 1 and not isinstance(error, (AccessDenied, Closed)):
+                return self._in_halves(batch)
+            what = ", ".join(str(kind) for kind in itertools.islice(batch, 3))
+            if len(batch) > 3:
+                what += f" and {len(batch) - 3} more"
+            if isinstance(error, LinkKVError):
+                log.error(
+                    "%s: polled values are lost, since they cannot be written: %s: %s",
+                    self._name,
+                    what,
+                    error,
+                )
+            else:
+                log.exception(
+                    "%s: polled values are lost, since they cannot be written: %s", self._name, what
+                )
         if self._failing:
             log.warning("%s: values are written again; %d were dropped so far", self._name, self.dropped)
         self._failing = False
-        return True
+        return len(batch)
+
+    def _in_halves(self, batch: Mapping[Hashable, Any]) -> int:
+        kinds, half = list(batch), len(batch) // 2
+        done = self._done({kind: batch[kind] for kind in kinds[:half]})
+        if done < half:
+            return done
+        return done + self._done({kind: batch[kind] for kind in kinds[half:]})
