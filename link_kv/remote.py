@@ -10,6 +10,7 @@ Endpoints are what `link_kv.endpoints` serves. The values themselves are items, 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import threading
@@ -28,6 +29,7 @@ from link_kv._core.endpoints.return_codes import error, return_codes
 from link_kv._core.links.config import LinkConfig
 from link_kv._core.wire.calls import run
 from link_kv.errors import (
+    AccessDenied,
     Closed,
     Conflict,
     DeadlineExceeded,
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from link_kv.item import Item
 
 __all__ = ["Alerts", "Endpoints"]
+
+log = logging.getLogger("link_kv.endpoints")
 
 _TRIES = 1000
 """How often an item may move while it is to be changed."""
@@ -80,6 +84,8 @@ class Endpoints:
         self._lock = threading.Lock()
         self._connection: Client | None = None
         self._links: dict[str, Link] = {}
+        self._turns: dict[str, threading.Lock] = {}
+        """Held while linking with a service: one that does not answer keeps no others waiting."""
         self._notify: Callable[..., object] | None = None
         self._closed = False
 
@@ -251,21 +257,37 @@ class Endpoints:
 
     def _link(self, service: str, timeout: float) -> Link:
         with self._lock:
-            if self._closed:
-                raise Closed("the links to endpoints were closed")
-            link = self._links.get(service)
+            link = self._known(service)
             if link is not None:
                 return link
             if self._connection is None:
                 connection = Client(self._name)
                 connection._open(LinkConfig(self._client._config, self._disable_tls))
                 self._connection = connection
-            link = self._connection.link(service, timeout=timeout)
+            connection = self._connection
+            turn = self._turns.setdefault(service, threading.Lock())
+        if not turn.acquire(timeout=timeout):
+            raise DeadlineExceeded(f"service {service}: there was no link within {timeout:g} s")
+        try:
+            with self._lock:
+                link = self._known(service)
+            if link is not None:
+                return link
+            link = connection.link(service, timeout=timeout)
             if self._notify is not None:
                 handler = self._notify
                 link.notification_handler = lambda *args, **kwargs: handler(service, *args, **kwargs)  # type: ignore[method-assign]
-            self._links[service] = link
+            with self._lock:
+                self._known(service)
+                self._links[service] = link
             return link
+        finally:
+            turn.release()
+
+    def _known(self, service: str) -> Link | None:
+        if self._closed:
+            raise Closed("the links to endpoints were closed")
+        return self._links.get(service)
 
     def forget(self, service: str) -> None:
         """Unlink from a service."""
@@ -352,7 +374,7 @@ class Alerts:
     ) -> None:
         self._patterns = tuple(patterns)
         self._on_service = on_service
-        self._queue: queue.SimpleQueue[Alert | LinkKVError | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Alert | Exception | None] = queue.SimpleQueue()
         self._endpoints = Endpoints(client, "Alerts")
         self._endpoints._notify = self._hear
         self._closed = threading.Event()
@@ -388,7 +410,7 @@ class Alerts:
     def _link(self, name: str) -> str:
         try:
             self._endpoints._link(name, TIMEOUT)
-        except LockRefused:
+        except (LockRefused, AccessDenied):
             return "refused"
         except (NotFound, Unavailable):
             return "gone"  # it is ending, or not there yet
@@ -397,7 +419,10 @@ class Alerts:
     def _tell(self, name: str, state: str) -> None:
         if self._heard.get(name) != state:
             self._heard[name] = state
-            self._on_service(name, state)
+            try:
+                self._on_service(name, state)
+            except Exception:
+                log.exception("what is called when a service is heard, or gone, raised for %s", name)
 
     def _follow(self) -> None:
         try:
@@ -416,7 +441,7 @@ class Alerts:
                     raise self._feed.error
                 if not self._closed.is_set():
                     self._look()
-        except LinkKVError as raised:
+        except Exception as raised:  # noqa: BLE001 - it is raised where the alerts are taken
             if not self._closed.is_set():
                 self._queue.put(raised)
 
@@ -431,7 +456,7 @@ class Alerts:
             found = self._queue.get(timeout=timeout)
         except queue.Empty:
             return None
-        if isinstance(found, LinkKVError):
+        if isinstance(found, Exception):
             raise found
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from link_kv import DeadlineExceeded, EtcdMiddleware, NotFound, Unavailable, get, local
+from link_kv import AccessDenied, DeadlineExceeded, EtcdMiddleware, NotFound, Unavailable, get, local
 from link_kv import endpoints as module
 from link_kv.endpoints import Alerts, Endpoints, KVStore, KVStoreKey, ReplyError
 from link_kv.links import connect
 
+from ..cli.command import link_kv
 from ..processes import until
 from .conftest import Serve
 
@@ -159,6 +161,85 @@ def test_a_locked_service_is_heard_once_it_is_open(serve: Serve, etcd_client: Et
             assert alert is not None
             assert alert.payload == {"value_raw": 2}
     assert alerts.next(0.01) is None
+
+
+def test_what_is_told_of_services_may_fail(
+    serve: Serve,
+    etcd_client: EtcdMiddleware,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(name: str, state: str) -> None:
+        raise ValueError(f"{name} {state}")
+
+    link = Endpoints._link
+
+    def denied(self: Endpoints, service: str, timeout: float) -> Any:
+        if service == "closed":
+            raise AccessDenied("no")
+        return link(self, service, timeout)
+
+    monkeypatch.setattr(Endpoints, "_link", denied)
+    with Alerts(etcd_client, on_service=fails) as alerts:
+        serve(KVStoreKey(1, name="foo"), name="closed")
+        kv = serve(KVStoreKey(1, name="bar", log_on_set=True), name="open")
+        until(lambda: alerts.services == ["open"])
+        kv.set("bar", 2)
+        alert = alerts.next(30)
+        assert alert is not None
+        assert alert.routing_key == "sensor_value.bar"
+    assert "ValueError: closed refused" in caplog.text
+
+
+def test_a_frozen_service_keeps_no_others_waiting(serve: Serve, endpoints: Endpoints, tmp_path: Path) -> None:
+    serve(KVStoreKey(1, name="foo"))
+    file = tmp_path / "frozen.yaml"
+    file.write_text(
+        "{providers: [{name: frozen, module: KVStore, endpoints: [{name: ice, module: KVStoreKey, "
+        "initial_value: 2}]}]}"
+    )
+    process = link_kv("serve", "-c", str(file), temporary=tmp_path)
+    try:
+        until(lambda: any(served.service == "frozen" for served in endpoints.served()))
+        process.send_signal(signal.SIGSTOP)
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(endpoints.get, "ice", timeout=60)
+            until(lambda: "frozen" in endpoints._turns and endpoints._turns["frozen"].locked())
+            assert endpoints.get("foo") == {"value_raw": 1}
+            assert not asked.done()
+            process.send_signal(signal.SIGCONT)
+            assert asked.result() == {"value_raw": 2}
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_value_that_cannot_be_written_is_lost_alone(
+    serve: Serve,
+    etcd_client: EtcdMiddleware,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    names = [*"abcdefg"]
+    kv = serve(*(KVStoreKey(-1, name=name) for name in names))
+    assert kv._kv_run is not None
+    behind = kv._kv_run._behind
+    go, write = threading.Event(), behind._write
+
+    def held(batch: Any) -> None:
+        assert go.wait(30)
+        write(batch)
+
+    monkeypatch.setattr(behind, "_write", held)
+    for number, name in enumerate(names):
+        item = kv.endpoint(name)._kv_item
+        assert item is not None
+        kv._kv_write_behind(item, "x" * 2_000_000 if name == "d" else number)
+    go.set()
+    assert behind.flush(30)
+    assert etcd_client["/kv"] == {"a": 0, "b": 1, "c": 2, "d": -1, "e": 4, "f": 5, "g": 6}
+    assert caplog.text.count("polled values are lost, since they cannot be written: d: ") == 1
+    assert caplog.text.count("polled values are lost") == 1
 
 
 class Counts(KVStoreKey):
