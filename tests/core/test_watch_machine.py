@@ -613,11 +613,62 @@ def test_progress_between_fragments_is_not_taken() -> None:
     assert watch.replica.revision == 10
 
 
+def behind_another(*, asked: int) -> tuple[Host, Watch, Watch]:
+    """A watch that follows, and one from an older revision on, opened after etcd was asked how far it is."""
+    host, other = following()
+    reconnect(host, bookmarks=True)
+    host.answer(watch_id=1, revision=20, created=True)
+    host.answer(watch_id=1, revision=20, events=[(20, b"/a/x", b"2")])
+    late = Watch(other.at, other.replica.copy(), start=12)
+    late.replica.revision = 11
+    late.continues(other)
+    for _ in range(asked):
+        host.run(host.machine.ask_progress())
+    host.add(late)
+    return host, other, late
+
+
+def test_progress_from_before_a_watch_was_opened_says_nothing_of_it() -> None:
+    host, other, late = behind_another(asked=2)
+    # etcd sends a creation and the word on progress by two ways, in any order.
+    assert host.answer(watch_id=2, revision=20, created=True) == [Live(late, behind=20)]
+    for _ in range(2):
+        host.answer(watch_id=-1, revision=20)
+        assert late.replica.revision == 11
+    events = [(12, b"/a/x", b"0"), (20, b"/a/x", b"2")]
+    assert delivered(host.answer(watch_id=2, revision=20, events=events)) == [
+        (12, [("/a/x", 0)], False),
+        (20, [("/a/x", 2)], False),
+    ]
+    assert other.replica.revision == 20
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_progress_from_after_a_watch_was_opened_is_believed(asked: int) -> None:
+    host, _, late = behind_another(asked=asked)
+    host.answer(watch_id=2, revision=20, created=True)
+    for _ in range(asked):
+        host.answer(watch_id=-1, revision=20)
+    host.run(host.machine.ask_progress())
+    host.answer(watch_id=-1, revision=20)
+    assert late.replica.revision == 20
+
+
+def test_progress_beyond_the_opening_of_a_watch_is_believed() -> None:
+    host, _, late = behind_another(asked=5)
+    host.answer(watch_id=2, revision=20, created=True)
+    host.answer(watch_id=-1, revision=21)
+    assert late.replica.revision == 21
+
+
 # Against a small etcd in memory
 
 
 class Etcd:
-    """As much of etcd as a watch sees: history, compaction, fragments, members that lag, wipes."""
+    """As much of etcd as a watch sees: history, compaction, fragments, members that lag, wipes, progress.
+
+    As since 3.5.8 a stream sends from two queues, in any order: what it was told, and what has happened.
+    """
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -634,7 +685,32 @@ class Etcd:
     def drop_stream(self) -> None:
         self.ranges: dict[int, tuple[bytes, bytes]] = {}
         self.unsynced: dict[int, int] = {}
+        self.told: list[Any] = []
+        self.happened: list[Any] = []
+        self.announced: set[int] = set()
+        self.early: dict[int, list[Any]] = {}
+        self.said = 1
         self.outbox: list[Any] = []
+
+    @property
+    def idle(self) -> bool:
+        return not (self.told or self.happened or self.outbox or self.unsynced)
+
+    def stream(self) -> None:
+        """Send from one of the queues. What happened to a watch waits until its creation was sent."""
+        queues = [queue for queue in (self.told, self.happened) if queue]
+        if not queues:
+            return
+        queue = self.rng.choice(queues)
+        response = queue.pop(0)
+        watch_id = response.watch_id
+        if response.created:
+            self.announced.add(watch_id)
+            self.outbox += [response, *self.early.pop(watch_id, [])]
+        elif queue is self.told or watch_id == -1 or watch_id in self.announced:
+            self.outbox.append(response)
+        else:
+            self.early.setdefault(watch_id, []).append(response)
 
     def write(self) -> dict[bytes, bytes | None]:
         self.revision += 1
@@ -664,7 +740,12 @@ class Etcd:
         if request.HasField("cancel_request"):
             self.ranges.pop(request.cancel_request.watch_id, None)
             self.unsynced.pop(request.cancel_request.watch_id, None)
-            self.outbox.append(answer(request.cancel_request.watch_id, self.revision, canceled=True))
+            self.told.append(answer(request.cancel_request.watch_id, self.revision, canceled=True))
+            return
+        if request.HasField("progress_request"):
+            if self.ranges and not self.unsynced:
+                self.happened.append(answer(-1, self.revision))
+                self.said = self.revision
             return
         create = request.create_request
         assert create.watch_id not in self.ranges
@@ -672,8 +753,8 @@ class Etcd:
         seen = self.revision
         if create.start_revision:
             self.unsynced[create.watch_id] = create.start_revision
-            seen = max(1, seen - self.rng.choice((0, 0, 0, 2)))
-        self.outbox.append(answer(create.watch_id, seen, created=True))
+            seen = max(self.said, seen - self.rng.choice((0, 0, 0, 2)))
+        self.told.append(answer(create.watch_id, seen, created=True))
 
     def had(self, check: Check) -> bool:
         at, revision = check.watch.at, check.watch.replica.revision
@@ -692,7 +773,8 @@ class Etcd:
         for watch_id, start in self.unsynced.items():
             if start < self.compacted:
                 del self.ranges[watch_id]
-                self.outbox.append(answer(watch_id, 0, canceled=True, compact_revision=self.compacted))
+                cancelled = answer(watch_id, 0, canceled=True, compact_revision=self.compacted)
+                self.happened.append(cancelled)
             else:
                 self.send(watch_id, start)
         self.unsynced.clear()
@@ -703,21 +785,27 @@ class Etcd:
         while events:
             size = self.rng.randrange(1, len(events) + 1)
             part, events = events[:size], events[size:]
-            self.outbox.append(answer(watch_id, self.revision, part, fragment=bool(events)))
+            self.happened.append(answer(watch_id, self.revision, part, fragment=bool(events)))
 
 
 class Follower:
-    """A host with one watch on /a, and a view that takes over what is delivered."""
+    """A host with one watch on /a, and a view that takes over what is delivered.
 
-    def __init__(self, etcd: Etcd) -> None:
+    Another watch is beside it, so that etcd says how far it is while this one is left and opened again.
+    """
+
+    def __init__(self, etcd: Etcd, *, bookmarks: bool) -> None:
         self.etcd = etcd
+        self.bookmarks = bookmarks
         self.host = Host()
         self.watch = Watch(place("/a"))
+        self.parked = False
         self.questions: list[Any] = []
         self.due: dict[int, int] = {}  # revisions that are to come, and how many changes they have
         self.view: dict[str, Any] = {}
         self.began = False
         self.gaps = 0
+        self.host.add(Watch(place("/")))
         self.host.add(self.watch)
         self.connect()
 
@@ -725,7 +813,23 @@ class Follower:
         self.etcd.drop_stream()
         self.questions.clear()
         self.take(self.host.run(self.host.machine.closed()))
-        self.take(self.host.open())
+        self.take(self.host.open(bookmarks=self.bookmarks))
+
+    def park(self) -> None:
+        """Go on later, from here."""
+        if self.watch.phase is Phase.FOLLOWING:
+            self.parked = True
+            left, self.watch = self.watch, Watch(self.watch.at, self.watch.replica.copy())
+            self.watch.continues(left)
+            self.take(self.host.run(self.host.machine.remove(left)))
+
+    def resume(self) -> None:
+        if self.parked:
+            self.parked = False
+            self.take(self.host.add(self.watch))
+
+    def ask_progress(self) -> None:
+        self.take(self.host.run(self.host.machine.ask_progress()))
 
     def write(self) -> None:
         changed = self.etcd.write()
@@ -734,6 +838,7 @@ class Follower:
             self.due[self.etcd.revision] = len(own)
 
     def wipe(self) -> None:
+        self.resume()  # else what it knows is not compared first
         self.etcd.wipe()
         self.due.clear()
         self.connect()
@@ -742,6 +847,8 @@ class Follower:
         for action in actions:
             if isinstance(action, (Load, Check)):
                 self.questions.append(action)
+            elif isinstance(action, (Live, Deliver)) and action.watch is not self.watch:
+                continue
             elif isinstance(action, Live) and not self.began:
                 self.began = True
                 self.view = {held.path or "": int(held.value) for _, held in self.watch.replica.leaves()}
@@ -774,7 +881,7 @@ class Follower:
         if not self.questions:
             return
         question = self.questions.pop(0)
-        machine, watch, revision = self.host.machine, self.watch, self.etcd.revision
+        machine, watch, revision = self.host.machine, question.watch, self.etcd.revision
         if isinstance(question, Check):
             actions = machine.checked(watch, question.turn, self.etcd.had(question))
         else:
@@ -783,9 +890,11 @@ class Follower:
         self.take(self.host.run(actions))
 
     def settle(self) -> None:
-        while self.host.sent or self.etcd.outbox or self.questions or self.etcd.unsynced:
+        self.resume()
+        while self.host.sent or self.questions or not self.etcd.idle:
             self.send()
             self.etcd.sync()
+            self.etcd.stream()
             self.receive()
             self.ask()
 
@@ -794,15 +903,19 @@ class Follower:
 def test_whatever_happens_nothing_is_lost_and_nothing_comes_twice(seed: int) -> None:
     rng = random.Random(seed)
     etcd = Etcd(rng)
-    follower = Follower(etcd)
+    follower = Follower(etcd, bookmarks=seed % 2 > 0)
     weights = {
         follower.write: 35,
         follower.send: 30,
+        etcd.stream: 60,
         follower.receive: 60,
         follower.ask: 20,
         etcd.sync: 30,
         etcd.compact: 3,
         follower.connect: 4,
+        follower.park: 6,
+        follower.resume: 12,
+        follower.ask_progress: 15,
         follower.wipe: 0.5,
     }
     for step in rng.choices(list(weights), list(weights.values()), k=400):

@@ -60,6 +60,7 @@ class Watch:
         self._lineage: int | None = None
         self._cluster = self._new_cluster = 0
         self._refused = 0
+        self._opened_at = self._asked_before = 0
         self._waiting: list[Sequence[Any]] = []
         self._parts: list[Any] = []
 
@@ -164,6 +165,8 @@ class Machine:
         self._open = False
         self.bookmarks = False
         """Whether the progress notifications of the server in use can be relied on."""
+        self._asked = self._told = 0
+        """How often this stream was asked how far all watches are, and has said so."""
         self._lineage = 0
         """Counts the histories that clusters turned out to have, for those who go on from an older one."""
         self._compared = False
@@ -201,6 +204,7 @@ class Machine:
         self._open = True
         self._last_id = 0
         self._compared = False
+        self._asked = self._told = 0
         self.bookmarks = bookmarks
         yield from self._create_next()
 
@@ -275,6 +279,7 @@ class Machine:
     def ask_progress(self) -> Iterator[Action]:
         """Have the server say how far all watches are, where what it says can be relied on."""
         if self.bookmarks:
+            self._asked += 1
             yield Send(PROGRESS_REQUEST)
 
     def received(self, response: Any) -> Iterator[Action]:
@@ -298,9 +303,7 @@ class Machine:
         elif response.canceled:
             yield from self._canceled(response)
         elif self.bookmarks:
-            for watch in self._of(response.watch_id):
-                if watch.phase is Phase.FOLLOWING and not watch._parts:
-                    watch.replica.revision = max(watch.replica.revision, response.header.revision)
+            self._progress(response.watch_id, response.header.revision)
 
     # How a watch is opened
 
@@ -319,6 +322,7 @@ class Machine:
 
     def _create(self, watch: Watch) -> Action:
         watch.phase = Phase.CREATING
+        watch._asked_before = self._asked
         self._last_id += 1
         return Send(create_request(*watch.range, watch._start, self._last_id))
 
@@ -343,6 +347,7 @@ class Machine:
         yield from self._create_next()
 
     def _opened_watch(self, watch: Watch, header: Any) -> Iterator[Action]:
+        watch._opened_at = header.revision
         other = watch._cluster not in (0, header.cluster_id)
         watch._new_cluster = header.cluster_id
         if watch._unread:
@@ -371,6 +376,28 @@ class Machine:
             if revision > replica.revision and watch.phase is Phase.FOLLOWING:
                 watch._past = False
                 yield Deliver(watch, replica.apply(revision, group))
+
+    def _progress(self, watch_id: int, revision: int) -> None:
+        """All up to a revision has been sent to a watch, or to all.
+
+        To all that were open when it was said: etcd sends that word and creations by two ways, and either may
+        come first. An answer is to one of the requests, not all of which are answered, and the answers are in
+        their order. So it is to a request after a creation when as many answers have come as were asked for
+        before, and one more; or else it must be beyond the revision at which the watch was opened. Of a watch
+        that is open and has not got all yet etcd says nothing, and nothing of all then.
+        """
+        watch = self._by_id.get(watch_id)
+        watches = [] if watch is None else [watch]
+        if watch_id == _BROADCAST:
+            self._told += 1
+            watches = [
+                each
+                for each in self._by_id.values()
+                if revision > each._opened_at or self._told > each._asked_before
+            ]
+        for watch in watches:
+            if watch.phase is Phase.FOLLOWING and not watch._parts:
+                watch.replica.revision = max(watch.replica.revision, revision)
 
     def _canceled(self, response: Any) -> Iterator[Action]:
         watch = self._by_id.pop(response.watch_id, None)
@@ -422,12 +449,6 @@ class Machine:
             del self._by_id[watch._id]
             yield Send(cancel_request(watch._id))
             watch._id = None
-
-    def _of(self, watch_id: int) -> list[Watch]:
-        if watch_id == _BROADCAST:
-            return list(self._by_id.values())
-        watch = self._by_id.get(watch_id)
-        return [] if watch is None else [watch]
 
 
 def _revisions(events: Sequence[Any]) -> list[tuple[int, list[Event]]]:
