@@ -381,6 +381,20 @@ def test_a_past_is_replayed_from_its_first_revision() -> None:
     assert host.answer(canceled=True, compact_revision=80) == [Stale(watch)]
 
 
+def test_a_past_in_which_nothing_happened_is_over_with_the_word_on_progress() -> None:
+    host = Host()
+    replica = Replica(place("/a"))
+    replica.load(4, [])
+    watch = Watch(place("/a"), replica, start=5)
+    host.add(watch)
+    reconnect(host, bookmarks=True)
+    host.answer(revision=9, created=True)
+    host.answer(revision=9)
+    reopen(host, 90)
+    assert host.created() == [(b"/a", 9)]
+    assert host.answer(canceled=True, compact_revision=80) == [Stale(watch)]
+
+
 @pytest.mark.parametrize("kind", [Watch, Newest])
 def test_a_long_gap_is_read_unless_all_history_counts(kind: type[Watch]) -> None:
     host, watch = following(kind=kind)

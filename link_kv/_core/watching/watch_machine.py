@@ -396,8 +396,9 @@ class Machine:
                 if revision > each._opened_at or self._told > each._asked_before
             ]
         for watch in watches:
-            if watch.phase is Phase.FOLLOWING and not watch._parts:
-                watch.replica.revision = max(watch.replica.revision, revision)
+            if watch.phase is Phase.FOLLOWING and not watch._parts and revision > watch.replica.revision:
+                watch._past = False
+                watch.replica.revision = revision
 
     def _canceled(self, response: Any) -> Iterator[Action]:
         watch = self._by_id.pop(response.watch_id, None)
