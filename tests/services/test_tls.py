@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import pty
 import subprocess
@@ -15,8 +16,11 @@ import pytest
 from link_kv import AccessDenied, ConfigError, Unavailable, local
 from link_kv._core.links.config import LinkConfig, dialing
 from link_kv._core.links.registry import ServiceRecord
+from link_kv._core.links.trust import look
 from link_kv.links import connect
 
+from ..processes import until
+from ..wire import certificates
 from ..wire.certificates import Authority
 from .echo import Echo
 
@@ -106,6 +110,73 @@ def test_auto_save_trusts_on_first_use_and_refuses_a_change(
         serve(echo, **options, cert_cert=str(other), cert_key=str(other_key))
         with pytest.raises(AccessDenied, match="service Echo: shows another certificate than before"):
             client.link("Echo")
+
+
+@pytest.fixture
+def expired(secure: Any, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """A certificate that is not valid any more, and its key."""
+    monkeypatch.setattr(certificates, "_builder", _expired)
+    certificate, key = authority.issue("expired")
+    return str(certificate), str(key)
+
+
+def _expired(*names: Any) -> Any:
+    then = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=2)
+    builder = _BUILDER(*names)
+    builder._not_valid_before, builder._not_valid_after = then, then + datetime.timedelta(days=1)
+    return builder
+
+
+_BUILDER = certificates._builder
+
+
+def test_a_certificate_that_has_expired_is_refused(secure: Any, serve: Any, expired: tuple[str, str]) -> None:
+    endpoint, _, _ = secure
+    options = {"endpoints": endpoint, "auto_save": True}
+    serve(Echo(), **options, cert_cert=expired[0], cert_key=expired[1])
+    with connect(**options) as client, pytest.raises(AccessDenied, match="has expired"):
+        client.link("Echo")
+
+
+def test_a_link_returns_after_its_service_had_a_bad_certificate(
+    secure: Any, serve: Any, expired: tuple[str, str], home: Path
+) -> None:
+    endpoint, certificate, key = secure
+    options = {"endpoints": endpoint, "auto_save": True}
+    echo = serve(Echo(), **options, cert_cert=certificate, cert_key=key)
+    with connect(**options) as client:
+        link = client.link("Echo")
+        assert link.echo(1) == [[1], {}]
+        echo.stop()
+        serve(echo, **options, cert_cert=expired[0], cert_key=expired[1])
+        until(lambda: isinstance(link._tether._refusal, AccessDenied))
+        with pytest.raises(AccessDenied, match="has expired"):
+            link.echo()
+        echo.stop()
+        serve(echo, **options, cert_cert=certificate, cert_key=key)
+        assert link.echo(2, timeout=30) == [[2], {}]
+
+
+def test_files_that_cannot_be_used_are_named(secure: Any, home: Path, tmp_path: Path) -> None:
+    endpoint, _, _ = secure
+    with pytest.raises(ConfigError, match=r"cert_cert, cert_key: .*none\.pem"):
+        look(endpoint, 10, (str(tmp_path / "none.pem"), str(tmp_path / "none.key")), True)
+    (home / "certificates").parent.mkdir(exist_ok=True)
+    (home / "certificates").write_text("no directory")
+    with pytest.raises(ConfigError, match=r"certificates"):
+        connect(endpoints=endpoint, auto_save=True)
+    (home / "certificates").unlink()
+    connect(endpoints=endpoint, auto_save=True).disconnect()
+    (file,) = (home / "certificates").iterdir()
+    file.write_bytes(b"\xff")
+    with pytest.raises(AccessDenied, match=rf"another.*delete {file}"):
+        connect(endpoints=endpoint, auto_save=True)
+
+
+def test_an_address_that_is_none_shows_no_certificate() -> None:
+    for address in ("localhost", "a..b:1", "localhost:x"):
+        with pytest.raises(Unavailable, match="shows no certificate"):
+            look(address, 10, None, True)
 
 
 def test_etcd_with_another_certificate_than_before_is_refused(secure: Any, home: Path) -> None:

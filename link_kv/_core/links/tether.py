@@ -286,8 +286,26 @@ class Tether:
         threading.Thread(target=self._reconnect, name=f"link-kv-relink-{self.service}", daemon=True).start()
 
     def _reconnect(self) -> None:
+        line = None
+        try:
+            line = self._dial_until_connected()
+        finally:
+            with self._changed:
+                self._connecting = False  # whatever was raised
+                closed = self._closed
+                if line is not None and not closed:
+                    self._line = line
+                    self._refusal = None
+                    self._changed.notify_all()
+        if line is not None:
+            if closed:
+                line.close()
+            else:
+                self._watch(line)
+
+    def _dial_until_connected(self) -> Line | None:
+        """A connection to the service as it is registered by then; None when the link was closed."""
         pauses = iter(_PAUSES)
-        tried = 0
         while not self._closed:
             if self._following.ended:
                 break
@@ -297,9 +315,10 @@ class Tether:
                 pauses = iter(_PAUSES)
                 continue
             try:
-                line = self._dial(record, time.monotonic() + _GREET)
-            except LinkKVError as error:
-                tried += 1
+                return self._dial(record, time.monotonic() + _GREET)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the service may be well again later
+                if not isinstance(error, LinkKVError):
+                    error = Unavailable(self._told(f"cannot be connected to: {error!r}"))
                 with self._changed:
                     self._refusal = error
                 log.debug("service %s: not connected again yet: %s", self.service, error)
@@ -308,19 +327,7 @@ class Tether:
                     lambda state, known=record: state.service != known or self._closed,  # type: ignore[misc]
                     pause,
                 )
-                continue
-            with self._changed:
-                self._connecting = False
-                if self._closed:
-                    line.close()
-                    return
-                self._line = line
-                self._refusal = None
-                self._changed.notify_all()
-            self._watch(line)
-            return
-        with self._changed:
-            self._connecting = False
+        return None
 
     def ready(self, until: float | None) -> Line:
         """The connection, once there is one. Raises why there is none."""

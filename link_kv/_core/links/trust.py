@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from link_kv._core.files import replace
 from link_kv._core.items.home import home
-from link_kv.errors import AccessDenied, Unavailable
+from link_kv.errors import AccessDenied, ConfigError, Unavailable
 
 
 class Shown(NamedTuple):
@@ -35,7 +35,7 @@ def look(address: str, timeout: float, pair: tuple[str, str] | None, assert_host
     """The certificate that a server shows. Nothing is sent to it but a handshake.
 
     ``pair`` are the files of our own certificate and its key, for a server that wants one. Raises
-    `Unavailable`.
+    `Unavailable`, `AccessDenied` for a certificate that is not valid, and `ConfigError` for our own.
     """
     blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     blind.check_hostname = False
@@ -45,8 +45,15 @@ def look(address: str, timeout: float, pair: tuple[str, str] | None, assert_host
     pinned = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     pinned.check_hostname = False
     pinned.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    pinned.load_verify_locations(cadata=pem)
-    names = _handshake(pinned, address, timeout, pair)[1]
+    try:
+        pinned.load_verify_locations(cadata=pem)
+        names = _handshake(pinned, address, timeout, pair)[1]
+    except ssl.SSLCertVerificationError as error:
+        raise AccessDenied(
+            f"{address}: shows a certificate that is not valid: {error.verify_message}"
+        ) from None
+    except ssl.SSLError as error:
+        raise AccessDenied(f"{address}: shows a certificate that cannot be read: {error}") from None
     usual = ssl.create_default_context()
     usual.check_hostname = assert_hostname
     try:
@@ -61,7 +68,10 @@ def _handshake(
     context: ssl.SSLContext, address: str, timeout: float, pair: tuple[str, str] | None
 ) -> tuple[bytes, tuple[str, ...]]:
     if pair is not None:
-        context.load_cert_chain(*pair)
+        try:
+            context.load_cert_chain(*pair)
+        except OSError as error:
+            raise ConfigError(f"cert_cert, cert_key: {' and '.join(pair)} cannot be used: {error}") from None
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     context.set_alpn_protocols(["h2"])
@@ -74,14 +84,14 @@ def _handshake(
             found = wrapped.getpeercert() or {}
     except ssl.SSLCertVerificationError:
         raise
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: of what is no address
         raise Unavailable(f"{address}: shows no certificate, it may not speak TLS: {error}") from None
     assert der is not None
     return der, tuple(str(each[1]) for each in found.get("subjectAltName", ()))
 
 
 def remembered(name: str) -> Path:
-    """Where the certificate of a server is kept that was trusted at first sight."""
+    """Where the certificate of a server is kept that was trusted at first sight. Raises `OSError`."""
     directory = Path(home()) / "certificates"
     directory.mkdir(mode=0o700, exist_ok=True)
     return directory / f"{quote(name, safe='')}.pem"
@@ -91,11 +101,21 @@ def trust(name: str, what: str, shown: Shown, auto_save: bool) -> Path:
     """The file with a server's certificate, once it is trusted.
 
     With ``auto_save`` the first one is trusted; else a person on the terminal is asked. Raises `AccessDenied`
-    for one that is not the one of before, and where nobody can be asked.
+    for one that is not the one of before, and where nobody can be asked, and `ConfigError` where nothing can
+    be kept.
     """
+    try:
+        return _trust(name, what, shown, auto_save)
+    except AccessDenied:
+        raise
+    except OSError as error:
+        raise ConfigError(f"{what}: its certificate cannot be remembered: {error}") from None
+
+
+def _trust(name: str, what: str, shown: Shown, auto_save: bool) -> Path:
     file = remembered(name)
     with contextlib.suppress(FileNotFoundError):
-        known = file.read_text(encoding="ascii")
+        known = file.read_text(encoding="ascii", errors="replace")
         if known == shown.pem:
             return file
         raise AccessDenied(
