@@ -169,12 +169,19 @@ class Service:
         """Stop, from within."""
         self.stop()
 
+    def _end_once_started(self) -> None:
+        with (
+            self._starting
+        ):  # a call may come before whoever starts the service is told that it is registered
+            pass
+        self._end()
+
     def _halt(self) -> None:
+        if _request.get() is not None:
+            threading.Thread(target=self._end_once_started, name="link-kv-stop", daemon=True).start()
+            return
         serving = self._serving
         if serving is None or serving.pid != os.getpid():
-            return
-        if _request.get() is not None:
-            threading.Thread(target=self._end, name="link-kv-stop", daemon=True).start()
             return
         serving.close()
         with serving.telling:
@@ -344,6 +351,8 @@ class _Serving:
         """Held while the handler runs: who else stops the service, and may end the program then, waits for
         it. The handler itself may stop the service too.
         """
+        self._presence: Presence | None = None
+        """None while it is being registered."""
         self.when_over: Callable[[], object] = bool
         """Is called once it is over."""
         self._name = service.name
@@ -393,7 +402,7 @@ class _Serving:
         return self._following.wait(lambda state: state.revision >= revision, _CATCH_UP)
 
     def _check(self, link: str, secret: str) -> tuple[str, str]:
-        if not self._presence.alive:
+        if self._presence is not None and not self._presence.alive:
             raise Unavailable(
                 f"service {self._name}: is not registered at present, since etcd did not hear of it"
             )
@@ -409,6 +418,7 @@ class _Serving:
             if self.over.is_set():
                 return
             self.host.close(_GRACE)
+            assert self._presence is not None
             self._presence.close()
             self._listener.close(1.0)
             self._following.close()

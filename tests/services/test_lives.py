@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from link_kv import Closed, KeyExists, LockLost, LockRefused, OutcomeUnknown, RemoteError, Unavailable, local
+from link_kv._core.leasing.presence import Presence
 from link_kv.links import Client, LinkedClient, connect
 from link_kv.services import Service, run_services
 
@@ -418,6 +419,31 @@ def test_a_service_that_cannot_be_shut_down(serve: Any, client: Client) -> None:
     with pytest.raises(RemoteError, match="defines no shutdown_service"):
         link.shutdown_service()
     assert link.here()
+
+
+@pytest.mark.parametrize("call", ["echo", "shutdown_service"])
+def test_a_call_may_come_as_soon_as_a_service_is_registered(
+    client: Client, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Before the service knows that itself, that is."""
+    from link_kv import services
+
+    found: list[Any] = []
+
+    def registered_and_called(*args: Any) -> Presence:
+        presence = Presence(*args)
+        found.append(getattr(client.link("Echo"), call)(timeout=30))
+        return presence
+
+    monkeypatch.setattr(services, "Presence", registered_and_called)
+    echo = Echo()
+    with echo:
+        echo.start_in_thread()
+        if call == "echo":
+            assert found == [[[], {}]]
+        else:
+            assert found == [["bye", [], {}]]
+            until(lambda: echo._serving.over.is_set())  # type: ignore[union-attr]
 
 
 def test_start_blocks_until_it_is_stopped(client: Client) -> None:
