@@ -52,7 +52,9 @@ def command(
     with connect(context, no_tls) as client:
         link = client.link(service)
         try:
-            remote = getattr(link, attribute)
+            # Not what links have themselves, but for the one of these that is the service's.
+            own = attribute == "shutdown_service"
+            remote = link.shutdown_service if own else link.__getattr__(attribute)
         except AttributeError as error:
             raise NotFound(str(error)) from None
         answer = remote(*args, **kwargs, timeout=wait)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import importlib.util
@@ -19,7 +20,7 @@ from ._serving import log_to_stderr, ttl_option, verbose_option, where_options
 from ._show import plain
 
 if TYPE_CHECKING:
-    from link_kv import Service
+    from link_kv import Service, aio
 
 
 @click.command("service")
@@ -46,6 +47,7 @@ def command(
 
     Without a CLASS it is the only subclass of Service in there. It is made without arguments.
     """
+    from link_kv import aio
     from link_kv.services import until_over
 
     log_to_stderr(verbose)
@@ -61,10 +63,30 @@ def command(
         "cert_key": serve_key,
         "ttl": ttl,
     }
+    given = {key: value for key, value in given.items() if value is not None}
+    if isinstance(service, aio.Service):
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(_run(service, given))
+        return
     with contextlib.suppress(KeyboardInterrupt), service:
-        service.start_in_thread(**{key: value for key, value in given.items() if value is not None})
-        click.echo(f"{plain(service.name)} is running at {service.address}. Ctrl-C stops it.")
+        service.start_in_thread(**given)
+        _tell(service)
         until_over(service)
+
+
+async def _run(service: aio.Service, given: dict[str, Any]) -> None:
+    from link_kv.services import until_over
+
+    try:
+        await service.start_in_thread(**given)
+        _tell(service)
+        await asyncio.to_thread(until_over, service)
+    finally:
+        await service.stop()
+
+
+def _tell(service: Service) -> None:
+    click.echo(f"{plain(service.name)} is running at {service.address}. Ctrl-C stops it.")
 
 
 def _made(where: str) -> Service:

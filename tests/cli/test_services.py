@@ -49,6 +49,25 @@ def test_calls_that_fail(cli: Cli, echo: Echo) -> None:
     assert "no attribute 'nonsense'" in cli.fails(NotFound, "call", "Echo", "nonsense")
 
 
+class Named(Echo):
+    """Has names of links, and not that of one of their methods."""
+
+    def unlink(self) -> str:
+        return "the service's own"
+
+
+def test_names_that_links_have_are_those_of_the_service(cli: Cli) -> None:
+    service = Named("Named")
+    config = Config(endpoints=tuple(cli.etcd.endpoints), prefix=cli.prefix)
+    service._settle = lambda connect: LinkConfig(config)  # type: ignore[method-assign]
+    service.start_in_thread()
+    with service:
+        assert cli("call", "Named", "unlink") == "the service's own\n"
+        for name in ("disconnect", "acquire_lock", "service_name"):
+            assert f"no attribute '{name}'" in cli.fails(NotFound, "call", "Named", name)
+        assert json.loads(cli("call", "Named", "shutdown_service", "1")) == ["bye", [1], {}]
+
+
 def test_identities(cli: Cli, echo: Echo) -> None:
     name, address, *_ = cli("identities").split("\t")[1:]
     assert (name, address) == ("Echo", echo.address)
@@ -68,6 +87,37 @@ def test_service(cli: Cli, tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_service_with_coroutines(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "coroutines.py"
+    file.write_text(
+        "import asyncio\n"
+        "from link_kv import aio\n"
+        "class Slow(aio.Service):\n"
+        "    async def twice(self, value):\n"
+        "        await asyncio.sleep(0)\n"
+        "        return 2 * value\n"
+        "    async def shutdown_service(self):\n"
+        "        return 'bye'\n"
+    )
+    for end in ("interrupt", "shutdown_service"):
+        process = link_kv(*cli.options, "service", str(file), temporary=tmp_path)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("Slow is running at 127.0.0.1:")
+            assert cli("call", "Slow", "twice", "4") == "8\n"
+            if end == "interrupt":
+                process.send_signal(signal.SIGINT)
+            else:
+                assert cli("call", "Slow", end) == "bye\n"
+            assert process.wait(30) == 0
+            until(lambda: cli("identities") == "")
+        finally:
+            process.kill()
+            _, errors = process.communicate()
+        assert "never awaited" not in errors
+        assert "Traceback" not in errors
 
 
 def test_services_that_cannot_be_run(cli: Cli, tmp_path: Path) -> None:
