@@ -333,6 +333,40 @@ def test_a_session_that_renews_writes_again_what_was_put(
     assert "got another lease" in caplog.text
 
 
+def test_what_was_deleted_below_what_was_put_does_not_come_back(
+    etcd_client: EtcdMiddleware, endpoint: str
+) -> None:
+    with Session(etcd_client, 2, renew=True) as session:
+        session.put("/w", {"one": 1, "two": 2, "a/b": {"deep": {"x": 1}}, "empty": {}})
+        session.put("/all", {"a": {"b": 1}})
+        session.put("/list", ["a", "b", {"x": [{"y": 1}, 2]}])
+        session.put("/over", {"a": {"b": 1, "c": 2}, "d": 3})
+        session.put("/over/a", {"b": 5, "c": 6})
+        etcd_client["/over/other"] = 7
+        for path in ("/w/one", "/w/a%2Fb/deep/x", "/all/a/b", "/list/1", "/list/2/x/1/y", "/over/a/b"):
+            session.delete(path)
+        session.delete("/over/other")
+        before = dict(etcd_client.items())
+        assert etcd_client["/"] == {
+            "w": {"two": 2, "empty": {}},
+            "list": ["b", {"x": [{}, 2]}],
+            "over": {"a": {"c": 6}, "d": 3},
+        }
+        revoke(endpoint, session.lease)
+        assert len(etcd_client) == 0
+        assert session.lost.wait(5)
+        until(lambda: not session.lost.is_set())
+        assert dict(etcd_client.items()) == before
+        session.delete("/list/2/x")
+        session.delete("/list/2")
+        session.delete("/list/1")
+        assert etcd_client["/list"] == []
+        revoke(endpoint, session.lease)
+        assert session.lost.wait(5)
+        until(lambda: not session.lost.is_set())
+        assert etcd_client["/list"] == []
+
+
 def test_renewal_waits_for_etcd_and_does_not_spin(
     proxy: Proxy, through: EtcdMiddleware, etcd_client: EtcdMiddleware, caplog: pytest.LogCaptureFixture
 ) -> None:

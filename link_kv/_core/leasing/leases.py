@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from link_kv._core import operations
 from link_kv._core.leasing.keeper import AGAIN, PATIENCE, Keeper, now
-from link_kv._core.operations import Layer, layer, not_root, write
+from link_kv._core.operations import Layer, layer, not_root, without, write
 from link_kv._core.wire.exchange import Exchange, Namespace, new_lease_id
 from link_kv.errors import Closed, ConfigError, LeaseLost, LinkKVError, LockLost, NoSpace, Unavailable
 from link_kv.tree import Place
@@ -131,6 +131,13 @@ class Lease(Generic[E]):
         with self._write():
             revision = await operations.delete(ex, path)
             self._forget(at)
+            for key, (above, lay) in list(self._registered.items()):
+                if at.key.startswith(above.marker):
+                    left = without(lay, above, at)
+                    if left is None:
+                        del self._registered[key]
+                    else:
+                        self._registered[key] = above, left
             return revision
 
     @contextmanager

@@ -55,6 +55,7 @@ from link_kv._core.operations.writing import (
     put,
     setdefault,
     unread,
+    without,
     write,
 )
 
@@ -100,5 +101,6 @@ __all__ = [
     "unread",
     "update",
     "value_found",
+    "without",
     "write",
 ]

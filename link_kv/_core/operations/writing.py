@@ -25,6 +25,8 @@ from link_kv.tree import (
     MISSING,
     Flat,
     Place,
+    build,
+    decode_name,
     flatten,
     is_index,
 )
@@ -47,6 +49,30 @@ def layer(value: Any, at: Place) -> Layer:
     if isinstance(value, (dict, list, tuple)):
         return Layer(None, flatten(value, at))
     return Layer(encode(value, at.path), _NO_KEYS)
+
+
+def without(lay: Layer, at: Place, gone: Place) -> Layer | None:
+    """What lies at a place once something below it was deleted; None for nothing."""
+    value = node = build(sorted(lay.flat.pairs), at)
+    way: list[tuple[Any, Any]] = []
+    for segment in gone.segments[len(at.segments) :]:
+        name: Any = decode_name(segment)
+        if isinstance(node, list):
+            name = int(segment) - 1 if is_index(segment) and int(segment) <= len(node) else None
+        if (
+            not isinstance(node, (dict, list))
+            or name is None
+            or (isinstance(node, dict) and name not in node)
+        ):
+            return lay  # somebody else's
+        way.append((node, name))
+        node = node[name]
+    for depth, (node, name) in reversed(list(enumerate(way))):
+        del node[name]
+        # With its last key a dict goes, unless a list would have a gap then.
+        if node or isinstance(node, list) or (depth and isinstance(way[depth - 1][0], list)):
+            return layer(value, at)
+    return None
 
 
 def not_root(at: Place, what: str) -> None:
