@@ -16,7 +16,9 @@ import pytest
 from link_kv import EtcdMiddleware, Session, local
 from link_kv._core.leasing import keeper
 from link_kv._core.wire.calls import KEEP_ALIVE, run
+from link_kv._core.wire.exchange import Exchange
 from link_kv.errors import (
+    AccessDenied,
     ConfigError,
     EncodeError,
     LeaseLost,
@@ -302,6 +304,36 @@ def test_a_grant_whose_answer_was_lost_is_a_session_all_the_same(
         assert {session.lease} == leases(endpoint) - before
         assert 25 <= session.ttl <= 30
         session.close()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), AccessDenied("not any more")])
+def test_a_grant_that_is_broken_off_while_it_is_in_doubt_leaves_no_lease(
+    proxy: Proxy, endpoint: str, etcd_prefix: str, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    async def keep_alive(ex: Exchange, lease: int) -> int:
+        raise error
+
+    with connect(proxy.endpoint, etcd_prefix, timeout=10.0) as client:
+        client["/warm"] = 1
+        before = leases(endpoint)
+        monkeypatch.setattr(Exchange, "keep_alive", keep_alive)
+        proxy.mute()
+        raised: list[BaseException] = []
+
+        def make() -> None:
+            try:
+                Session(client, 600)
+            except BaseException as found:  # noqa: BLE001 - the interrupt is expected
+                raised.append(found)
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        until(lambda: leases(endpoint) - before)
+        proxy.cut()
+        proxy.release()
+        thread.join(10)
+        assert raised == [error]
+        assert leases(endpoint) <= before
 
 
 # Renewed

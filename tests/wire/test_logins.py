@@ -19,7 +19,9 @@ import pytest
 from link_kv import EtcdMiddleware, Lock, Session, local
 from link_kv._core.wire.calls import WATCH, run
 from link_kv._core.wire.config import Config
-from link_kv.errors import AccessDenied, ConfigError, DeadlineExceeded, OutcomeUnknown, Unavailable
+from link_kv._core.wire.exchange import Exchange
+from link_kv.errors import AccessDenied, ConfigError, Conflict, DeadlineExceeded, OutcomeUnknown, Unavailable
+from link_kv.plan import Compare, Delete, Plan
 from tests.processes import until
 from tests.wire.conftest import Connect, within
 from tests.wire.streams import caller, create, watch
@@ -109,6 +111,23 @@ def test_a_role_that_reads_all_writes_its_part(
     if "create" in write.__code__.co_names:
         del root["/store/h"]
     write(connect(*locked.endpoints, **ANN))
+
+
+def test_what_moved_is_a_conflict_for_a_role_that_may_not_write_the_layout(
+    locked: local.LocalEtcd, connect: Connect
+) -> None:
+    """An etcd that asks for no rights within inner transactions, as 3.5.1, does not deny it."""
+    root = connect(*locked.endpoints, **ROOT)
+    root["/store"] = {"a": 1}
+    root.raw.pop(b"/app/.link/layout", None)
+    for line in ("add eve:EVES-PASSWORD", "grant-role eve app-reader", "grant-role eve store-writer"):
+        etcdctl(locked, f"user {line}", "root:ROOT-PASSWORD")
+    eve = connect(*locked.endpoints, user="eve", password="EVES-PASSWORD", prefix="/app")
+    at = eve._space.place("/store/a")
+    moved = Compare(at.key, "mod", "=", 1)
+    with pytest.raises(Conflict, match="/store/a: something moved meanwhile"):
+        run(Exchange(eve._space).commit(Plan((), [Delete(at.key)]), "/store/a", [moved]))
+    assert root["/store/a"] == 1
 
 
 def test_a_role_that_reads_all_reads_all(locked: local.LocalEtcd, connect: Connect) -> None:

@@ -220,17 +220,18 @@ class Exchange:
         repeat = Repeat.GUARDED if plan.guarded else Repeat.ONCE
         extra = space.new_layout
         try:
-            outcome = await self._write(txn_request(plan, extra, insist), repeat, path)
+            try:
+                outcome = await self._write(txn_request(plan, extra, insist), repeat, path)
+            except AccessDenied:
+                if not extra:
+                    raise
+                # A role that may write its own keys and not the layout's.
+                space.new_layout = extra = ()
+                outcome = await self._write(txn_request(plan, (), insist), repeat, path)
         except RevisionError:
             if not insist:
                 raise
             raise Conflict(f"{path}: something moved meanwhile; nothing was written") from None
-        except AccessDenied:
-            if not extra:
-                raise
-            # A role that may write its own keys and not the layout's.
-            space.new_layout = extra = ()
-            outcome = await self._write(txn_request(plan, (), insist), repeat, path)
         if fences and not outcome.succeeded:
             for fence, found in zip(fences, outcome.found()[-len(fences) :], strict=True):
                 if not found or found[0].create_revision != fence.created:
@@ -281,19 +282,21 @@ class Exchange:
     async def grant(self, lease: int, ttl: float) -> int:
         """Make a lease of at least ``ttl`` seconds; the seconds that etcd granted."""
         request = b"\x08" + varint(max(1, math.ceil(ttl))) + b"\x10" + varint(lease)
+        doubtful = False
         try:
-            answer = await self.space.caller.call(LEASE_GRANT, request, Repeat.GUARDED, self.deadline)
-        except OutcomeUnknown as unknown:
-            # The id is nobody else's: if etcd knows it, the request did arrive.
-            with contextlib.suppress(Unavailable):
-                if granted := await self.keep_alive(lease):
-                    return granted
-            await self.abandon(lease)
-            raise unknown from None
-        except LinkKVError:
-            raise
-        except BaseException:
-            await self.abandon(lease)  # cancelled
+            try:
+                answer = await self.space.caller.call(LEASE_GRANT, request, Repeat.GUARDED, self.deadline)
+            except OutcomeUnknown as unknown:
+                doubtful = True
+                # The id is nobody else's: if etcd knows it, the request did arrive.
+                with contextlib.suppress(Unavailable):
+                    if granted := await self.keep_alive(lease):
+                        return granted
+                raise unknown from None
+        except BaseException as error:
+            # etcd may grant a lease and answer then that it has no space; what is no error of ours cancels.
+            if doubtful or isinstance(error, NoSpace) or not isinstance(error, LinkKVError):
+                await self.abandon(lease)
             raise
         return int(answer.TTL)
 
