@@ -326,14 +326,20 @@ class _Feed(Consumer):
         assert feed is not None
         for told in self._store._state.apply(batch, self.replica, time.time()):
             for registration in told.cell._listeners:
-                if not registration.hand(told.now, told.synthetic, now):
-                    full.append(registration)
+                try:
+                    if not registration.hand(told.now, told.synthetic, now):
+                        full.append(registration)
+                except Exception as error:  # noqa: BLE001 - logged there, and the others go on
+                    registration._leave_item()
+                    self.hub.lose(registration, registration.path, error)
         for registration in full:
             registration.detach(feed)
         return True
 
     def tell(self, state: WatchState, error: LinkKVError | None = None, *, reconnected: bool = False) -> None:
         self._state, self.error = state, error
+        if state == "lost":
+            self._mirror.close()
         for item in self._store._state.listened():
             for registration in item._listeners:
                 registration.tell(state, error, reconnected=reconnected)

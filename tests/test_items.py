@@ -561,6 +561,51 @@ def test_a_deadband_leaves_out_what_is_small(store: Store) -> None:
         assert waiting.result(20)
 
 
+def test_an_odd_number_ends_nothing(store: Store, other: EtcdMiddleware) -> None:
+    item = store.describe("TEMP", type="numeric", deadband=0.5)
+    heard = Heard()
+    item.register(heard, prime=True)
+    huge = b"1" + b"0" * 400
+    base = other.prefix.encode() + b"/Oven/"
+    other.raw[base + b"TEMP"] = huge
+    other.raw[base + b"TEMP"] = b"1.5"
+    other.raw[base + b".link/at/TEMP"] = b'{"time": %s}' % huge
+    other.raw[base + b".link/items/TEMP"] = (
+        b'{"type": "enumerated", "enumerators": ["Off", "On"], "initial": %s}' % huge
+    )
+    other["/Oven/TEMP"] = 1
+    assert heard.wait(4) == [20, 10**400, 1.5, 1]
+    assert item.state == "live"
+
+
+def test_a_change_that_cannot_be_taken_ends_its_listener_alone(
+    store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item, heard, other, states = store["temp"], Heard(), Heard(), Heard()
+    handle = item.register(heard, on_state=lambda state: states(item, state, 0.0))
+    item.register(other)
+
+    def fails(*given: Any) -> bool:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(handle, "_passes_over", fails)
+    item.set(1)
+    assert other.wait(1) == [1]
+    assert states.wait(1) == ["lost"]
+    assert handle.state == "lost"
+    item.set(2)
+    assert other.wait(2) == [1, 2]
+    assert "a change could not be taken" in caplog.text
+    # When the store itself cannot take it, the rest of the client goes on.
+    with store.client.mirror("/Oven") as mirror:
+        monkeypatch.setattr(store._state, "apply", fails)
+        store.client["/Oven/TEMP"] = 3
+        until(lambda: store.state == "lost")
+        assert mirror["TEMP"] == 3
+        assert get("oven.temp", client=store.client) == 3
+        assert mirror.state == "live"
+
+
 def test_a_full_queue_loses_nothing_and_holds_nobody_up(store: Store, etcd_client: EtcdMiddleware) -> None:
     temp = store["temp"]
     heard, door = Heard(), Heard()

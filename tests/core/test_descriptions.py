@@ -467,6 +467,18 @@ def test_a_change_within_the_deadband() -> None:
     assert not description.within_deadband(1.4, None)
     assert not description.within_deadband(math.nan, 1)
     assert not PLAIN.within_deadband(1, 1)
+    assert not description.within_deadband(10**400, 1.5)
+
+
+def test_an_integer_beyond_all_floats_has_no_name() -> None:
+    description = Description(type="enumerated", enumerators=["Off", "On"])
+    with pytest.raises(Refused):
+        description.check(10**400)
+    assert description.formatted(10**400) == str(10**400)
+    with pytest.raises(ConfigError, match="initial"):
+        Description.load(
+            "a.b", b'{"type": "enumerated", "enumerators": ["Off"], "initial": 1%s}' % (b"0" * 400)
+        )
 
 
 @pytest.mark.parametrize(("missing", "extra"), [("pint", "units"), ("numpy", "numpy")])

@@ -278,7 +278,10 @@ class Description(Mapping[str, Any]):
     def within_deadband(self, value: Any, before: Any) -> bool:
         """Whether the change from ``before`` is too small to tell."""
         band = self.deadband
-        return bool(band and is_number(value) and is_number(before) and abs(value - before) < band)
+        try:
+            return bool(band and is_number(value) and is_number(before) and abs(value - before) < band)
+        except OverflowError:  # an integer beyond all floats is far from any
+            return False
 
     # Text
 

@@ -50,6 +50,10 @@ def check_names(kind: str | None, names: Mapping[int | str, str]) -> None:
         raise ValueError("of a mask has names without commas")
 
 
+def _finite(number: float) -> bool:
+    return isinstance(number, int) or math.isfinite(number)  # which an integer can be too large for
+
+
 class Names:
     """The values of an item of a type in `TYPES`."""
 
@@ -72,7 +76,7 @@ class Names:
         if isinstance(value, str):
             return self.parse(value)
         number = number_of(value)
-        whole = math.floor(number) if math.isfinite(number) else -1
+        whole = math.floor(number) if _finite(number) else -1
         if number != whole or not self._known(whole):
             raise Refused(f"{value!r} is none of {self._choices}")
         return bool(whole) if self._kind == "boolean" else whole
@@ -96,7 +100,7 @@ class Names:
 
     def write(self, value: Any) -> str | None:
         """The name of a value, None when it has none."""
-        if not isinstance(value, (int, float)) or not math.isfinite(value) or value != math.floor(value):
+        if not isinstance(value, (int, float)) or not _finite(value) or value != math.floor(value):
             return None
         number = math.floor(value)
         if not self._known(number):

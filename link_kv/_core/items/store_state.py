@@ -56,7 +56,7 @@ def read_stamp(stored: bytes) -> tuple[float, str | None] | None:
     try:
         stamp = json.loads(stored)
         timestamp, writer = float(stamp["time"]), stamp.get("writer")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         return None
     return timestamp, writer if isinstance(writer, str) else None
 

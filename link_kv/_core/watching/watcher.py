@@ -299,6 +299,14 @@ class Hub:
             consumer.tell("lost", error)
         self.changed.notify_all()
 
+    def lose(self, consumer: Consumer, path: str, error: Exception) -> None:
+        """What came was too much for a consumer, which is over, it alone. With the lock held."""
+        self._note(
+            logging.ERROR, "%s: a change could not be taken, and no more is told", path, exc_info=error
+        )
+        self.leave(consumer)
+        consumer.tell("lost", LinkKVError(f"{path}: a change could not be taken: {error!r}"))
+
     def _lose_all(self, error: LinkKVError) -> None:
         self._closed = True
         for watch in self._machine.watches:
@@ -390,7 +398,13 @@ class Hub:
                 batch.revision,
             )
         now = time.monotonic()
-        for consumer in [each for each in feed.listeners if not each.offer(batch, now)]:
+        for consumer in list(feed.listeners):
+            try:
+                if consumer.offer(batch, now):
+                    continue
+            except Exception as error:  # noqa: BLE001 - logged there, and the others go on
+                self.lose(consumer, feed.at.path, error)
+                continue
             if feed.shared:
                 self.park(feed, consumer)
             else:
@@ -438,10 +452,10 @@ class Hub:
             self._note_arrivals()
             return bool(self._catch_up) and not self._closed
 
-    def _note(self, level: int, message: str, *values: Any) -> None:
+    def _note(self, level: int, message: str, *values: Any, exc_info: BaseException | None = None) -> None:
         """Log, in a thread that may run the handlers of users."""
         if log.isEnabledFor(level):
-            self.dispatcher.schedule(lambda: log.log(level, message, *values))
+            self.dispatcher.schedule(lambda: log.log(level, message, *values, exc_info=exc_info))
 
     # The thread that reads
 
