@@ -392,7 +392,8 @@ class Registration(Subscription):
         """Follow the store alone from here on: the queue is full, and the others go on."""
         self._leave_item()
         store = self.item.store
-        self._own = StoreState(store.name, store._at, self._make_cell)
+        # What there is to warn of, the store does.
+        self._own = StoreState(store.name, store._at, self._make_cell, lambda _: None)
         self._own.load(feed.replica, time.time())
         self._hub.park(feed, self)
 

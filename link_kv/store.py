@@ -6,6 +6,7 @@ import atexit
 import functools
 import getpass
 import json
+import logging
 import os
 import socket
 import threading
@@ -45,6 +46,8 @@ _SESSION = 10.0
 _AGAIN = 5.0
 """Seconds until a cluster that could not be reached is tried again."""
 
+log = logging.getLogger("link_kv.items")
+
 T = TypeVar("T")
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -68,7 +71,7 @@ class Store(Mapping[str, Item]):
         self.path = at.path
         """As it is spelled in etcd."""
         self._at = at
-        self._state: StoreState[Item] = StoreState(self.name, at, functools.partial(Item, self))
+        self._state: StoreState[Item] = StoreState(self.name, at, functools.partial(Item, self), self._warn)
         self._feed: _Feed | None = None
         self._again = 0.0
         self._lock = threading.Lock()
@@ -161,6 +164,11 @@ class Store(Mapping[str, Item]):
         """Nothing changes meanwhile. In a forked child nothing does, and the lock may be held for ever."""
         feed = self._feed
         return feed.hub.changed if feed is not None and feed.hub.pid == os.getpid() else nullcontext()
+
+    def _warn(self, message: str) -> None:
+        """Log, but not here, where the hub's lock may be held and a handler of users may do anything."""
+        hub = hub_of(self.client) if self._feed is None else self._feed.hub
+        hub._note(logging.WARNING, "%s", message, logger=log)
 
     # What it writes
 

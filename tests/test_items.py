@@ -606,6 +606,14 @@ def test_a_change_that_cannot_be_taken_ends_its_listener_alone(
         assert mirror.state == "live"
 
 
+def test_handlers_of_logs_are_not_run_by_the_thread_that_reads(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.client.raw[store.client.prefix.encode() + b"/Oven/.link/items/TEMP"] = b"5"
+    until(lambda: "of no use" in caplog.text)
+    assert {record.threadName for record in caplog.records} == {"link-kv-callbacks"}
+
+
 def test_a_full_queue_loses_nothing_and_holds_nobody_up(store: Store, etcd_client: EtcdMiddleware) -> None:
     temp = store["temp"]
     heard, door = Heard(), Heard()

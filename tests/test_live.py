@@ -20,11 +20,13 @@ from link_kv import (
     Closed,
     ConfigError,
     EtcdMiddleware,
+    LinkKVError,
     NotFound,
     PathError,
     RevisionError,
     Unavailable,
 )
+from link_kv._core.watching import asker
 from link_kv.live import Batch, Subscription, hub_of
 from link_kv.tree import MISSING, place
 from tests.live.inbox import Inbox
@@ -626,6 +628,24 @@ def test_a_whole_revision_with_its_housekeeping(etcd_client: EtcdMiddleware) -> 
 
 
 # Processes
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_fails_is_told_of(
+    etcd_client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    states = Inbox()
+    etcd_client.subscribe("/a", print, on_state=states)
+
+    def fails(*given: Any) -> None:
+        raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr(asker, "read_range", fails)
+    with pytest.raises(LinkKVError, match=r"link-kv-watch-reads has failed.*odd"):
+        etcd_client.mirror("/b")
+    assert states.wait(1) == ["lost"]
+    until(lambda: "link-kv-watch-reads has failed" in caplog.text)
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_forked_child_does_not_share_the_stream(etcd_client: EtcdMiddleware) -> None:

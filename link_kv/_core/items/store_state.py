@@ -7,7 +7,6 @@ time it is it is told too.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Container, Iterable
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
@@ -17,8 +16,6 @@ from link_kv._core.watching.replica import Batch, Change, Event, Held, Replica
 from link_kv.codec import decode
 from link_kv.errors import ConfigError, LinkKVError
 from link_kv.tree import MISSING, Place, build, decode_name, is_index, nameable
-
-log = logging.getLogger("link_kv.items")
 
 
 class Moment(NamedTuple):
@@ -125,12 +122,16 @@ class StoreState(Generic[C]):
     Args:
         name: what the store is called, for messages.
         make: makes the cell of an item from its key and its segment of the path.
+        warn: told what there is to log; whoever calls here may have a lock.
     """
 
-    def __init__(self, name: str, at: Place, make: Callable[[str, str], C]) -> None:
+    def __init__(
+        self, name: str, at: Place, make: Callable[[str, str], C], warn: Callable[[str], None]
+    ) -> None:
         self.name = name
         self.at = at
         self._make = make
+        self._warn = warn
         self._described = description_key(at, "")
         self._by_segment: dict[str, C] = {}
         self._by_key: dict[str, tuple[C, ...]] = {}
@@ -342,7 +343,7 @@ class StoreState(Generic[C]):
         try:
             cell.description = Description.load(f"{self.name}.{cell.key}", stored)
         except ConfigError as error:
-            log.warning("the description of an item is of no use: %s", error)
+            self._warn(f"the description of an item is of no use: {error}")
             cell.description = Description()
 
     def _admit(self, segment: str) -> C:

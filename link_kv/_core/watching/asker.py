@@ -17,8 +17,6 @@ from link_kv.errors import AccessDenied, LinkKVError, RevisionError, Unavailable
 from link_kv.plan import Get
 from link_kv.tree import Place
 
-log = logging.getLogger("link_kv.live")
-
 _IDLE = 1.0
 """Seconds after which the thread ends when nothing is asked."""
 _AGAIN = 0.05
@@ -62,6 +60,8 @@ class Asker:
         lock: the lock on the machine.
         carry_out: does what the machine wants then, with the lock held.
         poll: finds out how far watches are that catch up; whether it is to be called again.
+        note: logs, and runs no handler of users here.
+        fail: told of what has ended the thread.
     """
 
     def __init__(
@@ -71,12 +71,16 @@ class Asker:
         lock: threading.Condition,
         carry_out: Callable[[Iterator[Action]], None],
         poll: Callable[[], bool],
+        note: Callable[..., None],
+        fail: Callable[[BaseException], None],
     ) -> None:
         self._space = space
         self._machine = machine
         self._lock = lock
         self._carry_out = carry_out
         self._poll = poll
+        self._note = note
+        self._fail = fail
         self._polling = False
         self._questions: queue.SimpleQueue[Question | Callable[[], None] | None] = queue.SimpleQueue()
         self.thread: threading.Thread | None = None
@@ -85,7 +89,7 @@ class Asker:
         """Have a question answered. With the lock held."""
         self._questions.put(question)
         if self.thread is None:
-            self.thread = threading.Thread(target=self._answer_all, name="link-kv-watch-reads", daemon=True)
+            self.thread = threading.Thread(target=self._run, name="link-kv-watch-reads", daemon=True)
             self.thread.start()
 
     def poll(self) -> None:
@@ -106,6 +110,15 @@ class Asker:
     def close(self) -> None:
         """Answer no more."""
         self._questions.put(None)
+
+    def _run(self) -> None:
+        try:
+            self._answer_all()
+        except BaseException as error:
+            with self._lock:
+                self.thread = None
+            self._fail(error)
+            raise
 
     def _answer_all(self) -> None:
         while True:
@@ -138,7 +151,8 @@ class Asker:
                 actions = self._machine.asked(watch, turn, None, question.reason)
         except Unavailable as error:
             # The stream will be gone as well, and the question void; or else it is asked once more.
-            log.warning("%s: what a watch has to read could not be read yet: %s", watch.at.path, error)
+            message = "%s: what a watch has to read could not be read yet: %s"
+            self._note(logging.WARNING, message, watch.at.path, error)
             time.sleep(_AGAIN)
             self._questions.put(question)
             return

@@ -103,7 +103,9 @@ class Hub:
         self._stream: Stream | None = None
         self._reader: threading.Thread | None = None
         self._catch_up = CatchUp(self)
-        self._asker = Asker(self._space, self._machine, self.changed, self._carry_out, self._poll)
+        self._asker = Asker(
+            self._space, self._machine, self.changed, self._carry_out, self._poll, self._note, self._fail
+        )
         self._wakeup = threading.Event()
         self._waiting = 0
         self._closed = False
@@ -452,10 +454,17 @@ class Hub:
             self._note_arrivals()
             return bool(self._catch_up) and not self._closed
 
-    def _note(self, level: int, message: str, *values: Any, exc_info: BaseException | None = None) -> None:
+    def _note(
+        self,
+        level: int,
+        message: str,
+        *values: Any,
+        exc_info: BaseException | None = None,
+        logger: logging.Logger = log,
+    ) -> None:
         """Log, in a thread that may run the handlers of users."""
-        if log.isEnabledFor(level):
-            self.dispatcher.schedule(lambda: log.log(level, message, *values, exc_info=exc_info))
+        if logger.isEnabledFor(level):
+            self.dispatcher.schedule(lambda: logger.log(level, message, *values, exc_info=exc_info))
 
     # The thread that reads
 
@@ -471,11 +480,20 @@ class Hub:
                 if failures > patience:
                     pause = min(_LONGEST_PAUSE, 0.02 * 2 ** min(failures - patience, 10))
                     self._wakeup.wait(random.uniform(0.5, 1) * pause)
-        except BaseException:
+        except BaseException as error:
             with self.changed:
                 self._reader = None
-                self._lose_all(LinkKVError("the thread that reads watches has failed, as its log says"))
+                self._fail(error)
             raise
+
+    def _fail(self, error: BaseException) -> None:
+        """A thread has failed without which nothing here goes on."""
+        with self.changed:
+            name = threading.current_thread().name
+            self._note(
+                logging.ERROR, "the thread %s has failed: no change comes any more", name, exc_info=error
+            )
+            self._lose_all(LinkKVError(f"the thread {name} has failed, as the log says: {error!r}"))
 
     def _wanted(self) -> bool:
         with self.changed:
