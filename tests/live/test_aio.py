@@ -6,12 +6,14 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from link_kv import EtcdMiddleware as Blocking
 from link_kv import RevisionError, Unavailable
+from link_kv._core.watching import aio_takers
 from link_kv._core.watching.watcher import Feed
 from link_kv.aio import Change, EtcdMiddleware
 from link_kv.live import hub_of
@@ -110,6 +112,36 @@ async def test_a_callback_may_raise_subscribe_and_write(
         while subscription.stats.callback_errors == 0:
             await asyncio.sleep(0.001)
     assert "no more" in caplog.text
+
+
+@pytest.mark.parametrize("apart", [False, True])
+async def test_a_callback_may_await_what_is_cancelled(
+    client: EtcdMiddleware, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, apart: bool
+) -> None:
+    if apart:  # as up to Python 3.10
+        monkeypatch.setattr(aio_takers, "sys", SimpleNamespace(version_info=(3, 10)))
+    seen: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def callback(change: Change) -> None:
+        seen.put_nowait(change.value)
+        if change.value == 1:
+            cancelled = asyncio.get_running_loop().create_future()
+            cancelled.cancel()
+            await cancelled
+        if change.value == 3:
+            await asyncio.sleep(SOON)
+
+    subscription = await client.subscribe("/a", callback)
+    for value in (1, 2, 3):
+        await client.put("/a", value)
+    assert [await asyncio.wait_for(seen.get(), SOON) for _ in range(3)] == [1, 2, 3]
+    assert (subscription.stats.callback_errors, "CancelledError" in caplog.text) == (1, True)
+    # Its own task ends when it is cancelled, as at the end of the loop.
+    task = subscription._task
+    assert task is not None
+    task.cancel()
+    await asyncio.wait((task,), timeout=SOON)
+    assert task.cancelled()
 
 
 async def test_options_are_those_of_the_blocking_client(client: EtcdMiddleware) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -59,6 +60,7 @@ class Subscription(Callbacks):
     async def _start(self, at: Place, prime: bool) -> None:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
+        self._ending = False
         await _begin(lambda: self._joined(at, prime))
 
     def _joined(self, at: Place, prime: bool) -> Subscription:
@@ -79,9 +81,32 @@ class Subscription(Callbacks):
         try:
             result = callback(argument)
             if inspect.isawaitable(result):
-                await result
+                await (result if sys.version_info >= (3, 11) else self._apart(result))
+        except asyncio.CancelledError:
+            # Of something that the callback awaited; or of this task, as when the loop ends.
+            if self._is_cancelled():
+                raise
+            self._raised(callback, what)
         except Exception:  # noqa: BLE001 - logged there
             self._raised(callback, what)
+
+    def _is_cancelled(self) -> bool:
+        """Whether the task that calls back has been cancelled."""
+        if sys.version_info >= (3, 11):
+            task = asyncio.current_task()
+            return task is not None and task.cancelling() > 0
+        return self._ending
+
+    async def _apart(self, result: Awaitable[Any]) -> None:
+        """Await in another task: up to 3.10 a task is not told whether it was cancelled itself."""
+        other = asyncio.ensure_future(result)
+        try:
+            await asyncio.wait((other,))
+        except asyncio.CancelledError:
+            self._ending = True
+            other.cancel()
+            raise
+        other.result()
 
     async def __aenter__(self) -> Subscription:
         return self
