@@ -27,6 +27,7 @@ from link_kv import (
     Unavailable,
 )
 from link_kv._core.watching import asker
+from link_kv._core.watching.watch_machine import Phase
 from link_kv.live import Batch, Subscription, hub_of
 from link_kv.tree import MISSING, place
 from tests.live.inbox import Inbox
@@ -382,6 +383,54 @@ def test_a_full_queue_of_the_only_one(etcd_client: EtcdMiddleware, other: EtcdMi
     until(lambda: subscription.state == "stale")
     release.set()
     assert [change.value for change in inbox.wait(50)] == list(range(50))
+
+
+def test_who_joins_what_catches_up_waits_for_it(
+    etcd_client: EtcdMiddleware, other: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = etcd_client.mirror("/a")
+    hub, feed = hub_of(etcd_client), first._feed
+    arrived, go_on = hub._catch_up.arrived, threading.Event()
+    monkeypatch.setattr(hub._catch_up, "arrived", lambda: arrived() if go_on.is_set() else [])
+    other["/b"] = 1  # etcd is further than the watch knows
+    assert hub._stream is not None
+    hub._stream.cancel()
+    until(lambda: feed.phase is Phase.FOLLOWING and hub._catch_up)
+    states: list[str] = []
+
+    def join() -> None:
+        with etcd_client.mirror("/a") as mirror, etcd_client.subscribe("/a", print) as subscription:
+            states.extend((mirror.state, subscription.state))
+
+    joins = threading.Thread(target=join)
+    joins.start()
+    until(lambda: feed.joining or states)
+    assert first.state == "stale"
+    go_on.set()
+    joins.join(20)
+    assert states == ["live", "live"]
+
+
+def test_who_joins_what_is_replayed_waits_until_it_is_there(
+    etcd_client: EtcdMiddleware, other: EtcdMiddleware
+) -> None:
+    """A queue was full, its listener is replayed what it missed, and the shared watch has gone meanwhile."""
+    hub = hub_of(etcd_client)
+    first = other.put("/a", 0)
+    other["/a"] = 1
+    changes = etcd_client.watch("/a", revision=first)
+    feed = changes.feed
+    assert feed is not None
+    with hub.changed:
+        # As after a queue was full. Nothing is read meanwhile.
+        feed.returns, feed.behind = True, feed.revision + 1
+        hub._returning[feed] = None
+        assert hub._return(feed)
+        assert (feed.shared, feed.live, changes.state) == (True, False, "stale")
+    other["/a"] = 2
+    with etcd_client.mirror("/a") as mirror:
+        assert mirror[""] == 2
+        assert changes.state == "live"
 
 
 # Iterating

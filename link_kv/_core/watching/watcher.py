@@ -68,6 +68,8 @@ class Feed(Watch):
         self.joining = 0
         """How many wait for it to become live."""
         self.live = False
+        self.behind = 0
+        """The revision up to which something may still have been missing when it was opened."""
         self.dropped = False
         self.error: LinkKVError | None = None
         self.compared = 0
@@ -261,11 +263,11 @@ class Hub:
 
         def decided() -> bool:
             final = self._trouble is not None and not isinstance(self._trouble, Unavailable)
-            return feed.phase is Phase.FOLLOWING or feed.error is not None or final
+            return feed.live or feed.error is not None or final
 
         self.wait(decided, timeout)
         error = feed.error or self._trouble
-        if feed.phase is not Phase.FOLLOWING:
+        if not feed.live:
             if error is not None and not isinstance(error, Unavailable):
                 raise type(error)(*error.args)
             raise Unavailable(f"{feed.at.path}: not watched within {timeout:.3g} s: {error or 'no answer'}")
@@ -346,6 +348,7 @@ class Hub:
             self._feeds[feed.at.key] = feed
             if feed in self._returning:
                 del self._returning[feed]
+                self._let_catch_up(feed)
             else:
                 self._add(feed)
             return True
@@ -373,11 +376,11 @@ class Hub:
             if self._stream is not None:
                 run(self._stream.send(action.request))
         elif kind is Live:
-            if action.behind and action.watch.shared:  # a replay of the past is live from its first revision
-                self._catch_up.add(action.watch, action.behind)
-                self._asker.poll()
+            action.watch.behind = action.behind
+            if action.watch.shared:
+                self._let_catch_up(action.watch)
             else:
-                self._went_live(action.watch)
+                self._went_live(action.watch)  # a replay of the past is live from its first revision
         elif kind is Stale:
             self._went_stale(action.watch)
         elif kind is Lost:
@@ -412,6 +415,17 @@ class Hub:
             else:
                 # It is being replayed: all of an answer, some 1,000 revisions, rather than a few at a time.
                 self._overfull[feed] = consumer
+
+    def _let_catch_up(self, feed: Feed) -> None:
+        """A feed that is shared is live when it has got all that was missing."""
+        if feed.revision >= feed.behind:
+            if not feed.live:
+                self._went_live(feed)
+            return
+        if feed.live:
+            self._went_stale(feed)
+        self._catch_up.add(feed, feed.behind)
+        self._asker.poll()
 
     def _went_live(self, feed: Feed) -> None:
         feed.live = True
