@@ -182,6 +182,48 @@ async def test_a_mirror_is_waited_for_and_the_loop_goes_on(
     assert mirror.state == "lost"
 
 
+async def test_an_iteration_that_could_not_begin_begins_again(
+    client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = hub_of(client)
+    join = hub.join
+
+    def fails(*given: Any, **named: Any) -> None:
+        monkeypatch.setattr(hub, "join", join)
+        raise Unavailable("not yet")
+
+    monkeypatch.setattr(hub, "join", fails)
+    changes = client.watch("/a")
+    with pytest.raises(Unavailable):
+        await changes.__anext__()
+    async with changes:
+        await client.put("/a", 1)
+        assert [change.value for change in await take(changes, 1)] == [1]
+
+
+async def test_an_iteration_that_is_closed_while_it_begins_leaves_nothing(
+    client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = hub_of(client)
+    join, begun, go = hub.join, threading.Event(), threading.Event()
+
+    def held_up(*given: Any, **named: Any) -> None:
+        begun.set()
+        assert go.wait(SOON)
+        join(*given, **named)
+
+    monkeypatch.setattr(hub, "join", held_up)
+    changes = client.watch("/a")
+    begins = asyncio.create_task(take(changes, 1))
+    assert await asyncio.to_thread(begun.wait, SOON)
+    changes.close()
+    go.set()
+    with pytest.raises(StopAsyncIteration):
+        await begins
+    assert changes.state == "lost"
+    assert not hub._machine.watches
+
+
 async def test_a_mirror_that_is_cancelled_while_it_begins_is_closed(
     client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,7 +132,13 @@ class Changes(Iteration):
     async def _open(self) -> None:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-            await _begin(self._joined)
+            try:
+                await _begin(self._joined)
+            except Exception:
+                self._loop = None  # the next step begins again
+                raise
+            if self._closed:  # meanwhile
+                self.close()
 
     def _joined(self) -> Changes:
         self._join()
