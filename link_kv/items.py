@@ -238,6 +238,16 @@ def _turn(key: tuple[int, bytes, str]) -> threading.Lock:
         return _turns.setdefault(key, threading.Lock())
 
 
+def _renew_locks() -> None:
+    """In a forked child: those of the parent may be held for ever, a turn over calls to etcd."""
+    global _registry_lock
+    _registry_lock = threading.Lock()
+    _turns.clear()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
+
+
 def _unknown(
     name: str, clients: Iterable[EtcdMiddleware], silent: Sequence[tuple[EtcdMiddleware, Unavailable]] = ()
 ) -> LinkKVError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -37,6 +38,7 @@ from link_kv import (
     get,
     local,
 )
+from link_kv import items as items_module
 from link_kv._core.items import home as home_module
 from link_kv._core.items import writes as itemwrites
 from link_kv._core.items.writes import Stamp
@@ -1068,6 +1070,25 @@ def test_history_that_is_gone_is_made_up_for(server: local.LocalEtcd) -> None:
         until(lambda: [handle.state for handle in handles] == ["live"] * 3)  # the one that is gone as well
         proxy.close()
         until(lambda: [handle.state for handle in handles] == ["stale"] * 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_that_is_forked_while_a_store_is_opened_gets_it(
+    store: Store, etcd_client: EtcdMiddleware
+) -> None:
+    [key] = [key for key, stores in items_module._registry.items() if store in stores]
+    with items_module._turn(key), items_module._registry_lock:
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                signal.alarm(60)
+                assert get("oven.temp", client=etcd_client) == 20
+                status = 0
+            finally:
+                os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")

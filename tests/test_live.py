@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -701,13 +702,17 @@ def test_a_forked_child_does_not_share_the_stream(etcd_client: EtcdMiddleware) -
     inbox = Inbox()
     subscription = etcd_client.subscribe("/a", inbox)
     mirror = etcd_client.mirror("/a")
+    changes = etcd_client.watch("/a")
     etcd_client["/a"] = 1
     inbox.wait(1)
     pid = os.fork()
     if not pid:
         status = 1
         try:
-            assert (subscription.state, mirror.state) == ("lost", "lost")
+            signal.alarm(60)
+            assert (subscription.state, mirror.state, changes.state) == ("lost", "lost", "lost")
+            with pytest.raises(Closed, match="forked"):
+                next(changes)
             assert mirror.snapshot() == 1
             assert dict(mirror.items()) == {"": 1}
             subscription.close()
@@ -726,7 +731,8 @@ def test_a_forked_child_does_not_share_the_stream(etcd_client: EtcdMiddleware) -
     assert [change.value for change in inbox.wait(2)] == [1, 2]
     etcd_client["/a"] = 3
     assert [change.value for change in inbox.wait(3)] == [1, 2, 3]
-    assert subscription.state == mirror.state == "live"
+    assert subscription.state == mirror.state == changes.state == "live"
+    assert next(changes).value == 1
 
 
 @pytest.mark.parametrize("closing", ["", "client.close()"])

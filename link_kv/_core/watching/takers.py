@@ -6,6 +6,7 @@ Subclasses say how one waits and how a callback is called: at once in a thread, 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from abc import abstractmethod
 from collections import deque
@@ -129,6 +130,8 @@ class Iteration(Consumer):
 
     async def _following(self) -> Change | None:
         """The next change, once it comes; None at the end. Raises what ended it, unless it was closed."""
+        if self._hub.pid != os.getpid():
+            raise Closed(f"{self.path}: belongs to the process that this one was forked from; watch it here")
         while not self._closed:
             if self._batch:
                 change = self._batch.popleft()
