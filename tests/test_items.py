@@ -687,6 +687,26 @@ def test_waiting_ends_with_the_client(etcd: Etcd, store: Store) -> None:
 # Writing
 
 
+def test_a_listener_whose_queue_is_full_is_told_of_the_end(etcd: Etcd, store: Store) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(item: Item, value: Any, timestamp: float) -> None:
+        entered.set()
+        go_on.wait(20)
+
+    with EtcdMiddleware(endpoints=etcd.endpoints, prefix=store.client.prefix + "/x") as client:
+        client["/s"] = {"a": 0}
+        item = get("s.a", client=client)
+        handle = item.register(slow)
+        handle._limit = 1
+        item.set(1)
+        assert entered.wait(20)
+        item.set(2)
+        until(lambda: handle.state == "stale")
+    assert handle.state == "lost"
+    go_on.set()
+
+
 def test_a_set_that_is_not_waited_for(store: Store) -> None:
     heard = Heard()
     item = store["temp"]

@@ -178,6 +178,7 @@ def test_closing_the_client_ends_all(etcd: Any, etcd_prefix: str) -> None:
     before = threading.active_count()
     client.close()
     client.close()
+    assert states.wait(1) == ["lost"]
     assert (subscription.state, mirror.state, changes.state) == ("lost", "lost", "lost")
     assert list(changes) == []
     assert threading.active_count() < before
@@ -188,6 +189,21 @@ def test_closing_the_client_ends_all(etcd: Any, etcd_prefix: str) -> None:
     ):
         with pytest.raises(Closed):
             attempt()
+
+
+def test_a_callback_may_close_the_client(etcd: Any, etcd_prefix: str) -> None:
+    client = EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix)
+    states, closed = Inbox(), threading.Event()
+
+    def close(change: Change) -> None:
+        client.close()
+        closed.set()
+
+    client.subscribe("/a", close)
+    client.subscribe("/b", print, on_state=states)
+    client["/a"] = 1
+    assert closed.wait(20)
+    assert states.wait(1) == ["lost"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ users.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import random
@@ -50,6 +51,10 @@ _LONGEST_PAUSE = 0.5
 """Seconds between attempts to reach a server."""
 _STEADY = 1.0
 """Seconds that a stream must have lived for its end to be no further failure in a row."""
+
+
+_TELLING = 2.0
+"""Seconds that closing waits at most for threads that call back."""
 
 
 class Feed(Watch):
@@ -219,11 +224,20 @@ class Hub:
         if stream is not None:
             stream.cancel()
         self._asker.close()
+        self._let_be_told()
         self.dispatcher.stop()
         run(self._space.caller.close())
         for thread in threads:
             if thread is not None and thread is not threading.current_thread():
                 thread.join(2)
+
+    def _let_be_told(self) -> None:
+        """Wait until what was scheduled has been begun, so that who has nothing else to take hears it."""
+        told = threading.Event()
+        with contextlib.suppress(RuntimeError):  # no thread begins any more when the interpreter ends
+            if self.dispatcher.workers:
+                self.dispatcher.schedule(told.set)
+                told.wait(_TELLING)
 
     # Feeds
 
@@ -327,6 +341,7 @@ class Hub:
         replica = feed.replica.copy() if feed.shared else feed.replica
         self._drop_unneeded(feed)
         consumer.feed = parked = Feed(feed.at, replica)
+        self._consumers[consumer] = None  # a listener of an item was none until now
         parked.continues(feed)
         parked.returns = feed.shared or feed.returns
         consumer.tell("stale")
