@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -180,6 +181,17 @@ async def test_a_mirror_is_waited_for_and_the_loop_goes_on(
         with pytest.raises(asyncio.CancelledError):
             await waits
     assert mirror.state == "lost"
+
+
+async def test_waiting_for_a_mirror_takes_no_thread_of_the_loop(client: EtcdMiddleware) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    async with await client.mirror("/a") as mirror:
+        waits = [asyncio.create_task(mirror.wait(10**15)) for _ in range(3)]
+        await asyncio.sleep(0)
+        async with await asyncio.wait_for(client.mirror("/b"), SOON) as other:
+            await asyncio.wait_for(client.put("/b", 1), SOON)
+            assert other[""] == 1
+    assert await asyncio.wait_for(asyncio.gather(*waits), SOON) == [False] * 3
 
 
 async def test_an_iteration_that_could_not_begin_begins_again(

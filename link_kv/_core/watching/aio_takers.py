@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -186,10 +187,14 @@ class Mirror(BaseMirror):
     async def wait(self, revision: int, timeout: float | None = None) -> bool:
         """Wait until it shows this revision or a later one. See `link_kv.Mirror.wait`."""
         given_up = threading.Event()
+        # The threads of the loop are few, and this may take any time.
+        own = ThreadPoolExecutor(1, "link-kv-mirror-wait")
         try:
-            return await asyncio.to_thread(self._wait, revision, timeout, given_up.is_set)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(own, self._wait, revision, timeout, given_up.is_set)
         finally:
             given_up.set()
+            own.shutdown(wait=False)
 
     async def __aenter__(self) -> Mirror:
         return self
