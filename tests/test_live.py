@@ -696,7 +696,6 @@ def test_a_whole_revision_with_its_housekeeping(etcd_client: EtcdMiddleware) -> 
 # Processes
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_fails_is_told_of(
     etcd_client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -114,11 +114,10 @@ class Asker:
     def _run(self) -> None:
         try:
             self._answer_all()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - logged there
             with self._lock:
                 self.thread = None
             self._fail(error)
-            raise
 
     def _answer_all(self) -> None:
         while True:

@@ -509,11 +509,10 @@ class Hub:
                 if failures > patience:
                     pause = min(_LONGEST_PAUSE, 0.02 * 2 ** min(failures - patience, 10))
                     self._wakeup.wait(random.uniform(0.5, 1) * pause)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - logged there
             with self.changed:
                 self._reader = None
                 self._fail(error)
-            raise
 
     def _fail(self, error: BaseException) -> None:
         """A thread has failed without which nothing here goes on."""
