@@ -711,6 +711,7 @@ def test_a_thread_that_fails_is_told_of(
     assert states.wait(1) == ["lost"]
     until(lambda: "link-kv-watch-reads has failed" in caplog.text)
     assert "ZeroDivisionError" in caplog.text
+    until(lambda: "link-kv-watch-reads" not in [thread.name for thread in threading.enumerate()])
 
 
 def test_a_forked_child_does_not_share_the_stream(etcd_client: EtcdMiddleware) -> None:
