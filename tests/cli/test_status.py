@@ -64,7 +64,7 @@ def test_a_cluster_that_loses_a_member() -> None:
             assert lost["name"]
             assert "version" not in lost
             assert re.fullmatch(
-                rf"link-kv: {lost['name']}: no (etcd answers|answer from etcd) at {gone.endpoints[0]}\\b.*\n",
+                rf"link-kv: {lost['name']}: no (etcd answers|answer from etcd) at {gone.endpoints[0]}\b.*\n",
                 errors,
             )
             assert len(told["members"]) == 3

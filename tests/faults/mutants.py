@@ -6,7 +6,7 @@ Those of the library are behaviours that it has for a reason, taken away one at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -171,12 +171,22 @@ def _off_by_one(recording: Recording) -> Recording:
     return recording.with_op(op, result=op.result + 1)
 
 
+def _would_show(events: Sequence[Event]) -> Iterator[str]:
+    """Keys whose deletion cannot be left out unseen: no markers, and nothing that a new leaf hides."""
+    put = [key for key, value in events if value is not None]
+    for key, value in events:
+        if (
+            value is None
+            and not key.endswith("/")
+            and not any(f"{key}/".startswith(f"{leaf}/") for leaf in put)
+        ):
+            yield key
+
+
 def _leftover(recording: Recording) -> Recording:
     """Replacing a tree leaves a key of the old one."""
     trees = {op.result for op in recording.ops if op.ok and op.kind == "put" and op.args[0].startswith("t")}
-    at = recording.revision(
-        lambda revision, events: revision in trees and any(value is None for _, value in events)
-    )
+    at = recording.revision(lambda revision, events: revision in trees and any(_would_show(events)))
     revision, events = recording.truth[at]
     kept = [(key, value) for key, value in events if value is not None]
     return recording.with_truth([*recording.truth[:at], (revision, kept), *recording.truth[at + 1 :]])

@@ -15,6 +15,8 @@ from tests.faults.workload import connect, rotated
 SIZE = 1000
 _WRITERS, _READERS = 2, 4
 _BIG_READS = 20
+_KEPT = 100
+"""How many revisions a compaction leaves: many more than pass while a tree is read."""
 
 
 class _Reading:
@@ -52,7 +54,14 @@ def _read(run: Run, outcome: Outcome, size: int, wanted: int) -> str:
     timeout = max(run.timeout, size / 1000)
     with connect(endpoints, PREFIX, timeout=30) as client:
         client[f"/{size}"] = dict.fromkeys(names(size), 0)
-    faults = Faults(run.cluster, [], f"{run.seed} trees {size}", note=run.note, pause=(2, 4))
+
+    def compact() -> None:
+        """Without it, thousands of trees would fill the database."""
+        with connect(endpoints, PREFIX, timeout=30) as client:
+            revision = client.put("/compacted", time.time())
+        run.cluster.members[0].ask("/v3/kv/compaction", {"revision": max(1, revision - _KEPT)}, 60)
+
+    faults = Faults(run.cluster, [], f"{run.seed} trees {size}", compact=compact, note=run.note, pause=(2, 4))
     began = time.monotonic()
     processes: list[Process] = []
 
