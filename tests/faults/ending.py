@@ -95,6 +95,8 @@ def main(way: str, state: str, endpoint: str, prefix: str) -> None:
     if way == "asyncio":
         asyncio.run(in_asyncio(everything, state, proxy, endpoint, prefix))
         return
+    # What a shell starts in the background ignores it, and so does all that comes of that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if way == "exit at SIGTERM":  # before anybody is told that it may come
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
