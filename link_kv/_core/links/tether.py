@@ -194,9 +194,7 @@ class Tether:
         self._revision = state.revision
         if self._lost is None:
             return
-        line = self._line
-        if line is not None and line.ended is None:
-            self._show(line, time.monotonic() + _RETURN)
+        self._show(time.monotonic() + _RETURN)
         log.info("service %s: linked again", self.service)
         with self._changed:
             self._lost = None
@@ -212,8 +210,12 @@ class Tether:
 
     @property
     def connected(self) -> bool:
+        return self._usable() is not None
+
+    def _usable(self) -> Line | None:
+        """The connection, if calls can be made over it now."""
         line = self._line
-        return line is not None and line.ended is None and self._lost is None
+        return line if line is not None and line.ended is None and self._lost is None else None
 
     @property
     def _refused(self) -> bool:
@@ -266,12 +268,14 @@ class Tether:
             raise Unavailable(f"service {self.service}: does not answer at {line.address}")
         waiting.result()
 
-    def _show(self, line: Line, until: float) -> None:
+    def _show(self, until: float) -> None:
         """The same, as far as possible: a service that comes back reads the registry before it answers."""
-        try:
-            self._sync(line, until)
-        except LinkKVError as error:
-            log.debug("service %s: %s", self.service, error)
+        line = self._line
+        if line is not None and line.ended is None:
+            try:
+                self._sync(line, until)
+            except LinkKVError as error:
+                log.debug("service %s: %s", self.service, error)
 
     def _watch(self, line: Line) -> None:
         """Connect again when this connection ends."""
@@ -338,9 +342,9 @@ class Tether:
                 raise Unavailable(f"service {self.service}: this client has unlinked")
             if self._refused:
                 raise type(self._lost)(str(self._lost))  # type: ignore[misc]
+            if (usable := self._usable()) is not None:
+                return usable
             line = self._line
-            if line is not None and self.connected:
-                return line
             error = self._refusal or (line.ended if line is not None else None) or self._lost
         if isinstance(error, AccessDenied):
             raise AccessDenied(str(error))
@@ -370,9 +374,7 @@ class Tether:
             self._complain()
         parts = encode(value, what)
         until = None if timeout is None else time.monotonic() + timeout
-        line = self._line
-        if line is None or line.ended is not None or self._lost is not None:
-            line = self.ready(until)
+        line = self._usable() or self.ready(until)
         waiting = Waiting()
         number = line.send(kind, parts, waiting)
         if not waiting.wait(None if until is None else until - time.monotonic()):
@@ -405,9 +407,7 @@ class Tether:
             self._complain()
         parts = encode(value, what)
         answer = Answer(before_error)
-        line = self._line
-        if line is None or line.ended is not None or self._lost is not None:
-            line = self.ready(None if timeout is None else time.monotonic() + timeout)
+        line = self._usable() or self.ready(None if timeout is None else time.monotonic() + timeout)
         number = line.send(Kind.CALL, parts, answer)
         if timeout is not None:
             late = TimedOut(f"{what}: not answered within {timeout:g} s; it may still be carried out")
@@ -429,7 +429,7 @@ class Tether:
             state = run(registry.add_lock(ex, self.service, self.link, shared, self._lease()))
             self._locked, self._lock_lost = True, False
             self._revision = state.revision
-        self._seen(until)
+        self._show(until)  # before anybody relies on it
         return state.linked()
 
     def unlock(self, timeout: float | None) -> list[str]:
@@ -440,14 +440,8 @@ class Tether:
             state = run(registry.remove_lock(self._exchange(until), self.service, self.link))
             self._locked = self._lock_lost = False
             self._revision = state.revision
-        self._seen(until)
+        self._show(until)  # before anybody relies on it
         return state.holders()
-
-    def _seen(self, until: float) -> None:
-        """Let the service see what was written, before anybody relies on it."""
-        line = self._line
-        if line is not None and line.ended is None:
-            self._show(line, until)
 
     def _until(self, timeout: float | None) -> float:
         return time.monotonic() + (self._options.config.timeout if timeout is None else timeout)
