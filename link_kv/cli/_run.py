@@ -105,10 +105,20 @@ def run(args: Sequence[str]) -> int:
     ``python -X dev`` an unexpected error shows its traceback.
     """
     interrupt = _interrupter()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Shells start background commands with SIGINT ignored; those must be stoppable. nohup means it.
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, interrupt)
+    # Shells start background commands with SIGINT ignored; those must be stoppable. nohup means it.
+    nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    numbers = (signal.SIGINT, signal.SIGTERM) if nohup else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in numbers:
+        signal.signal(number, interrupt)
+    try:
+        return _command(args)
+    finally:
+        # The interpreter ends with the defaults: an interrupt that comes twice would be what killed it.
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _command(args: Sequence[str]) -> int:
     warnings.showwarning = _warn
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
