@@ -179,6 +179,25 @@ def test_a_call_that_hangs_does_not_hold_up_a_fork(etcd: Any, etcd_prefix: str) 
     )
 
 
+def test_a_fork_right_after_the_last_client_was_closed(etcd: Any, etcd_prefix: str) -> None:
+    program(
+        etcd,
+        etcd_prefix,
+        """
+        client.close()
+        for number in range(150):
+            with EtcdMiddleware(endpoints=[ENDPOINT], prefix=PREFIX) as one:
+                one['/parent'] = number
+
+            def another():
+                with EtcdMiddleware(endpoints=[ENDPOINT], prefix=PREFIX) as two:
+                    assert two['/parent'] == number
+
+            wait(fork(another))
+        """,
+    )
+
+
 def test_a_pool_of_processes(etcd: Any, etcd_prefix: str) -> None:
     program(
         etcd,

@@ -7,6 +7,7 @@ the first call to an endpoint, again in a process that was forked, and again whe
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 import os
@@ -63,6 +64,15 @@ _INHERITED: list[Any] = []
 
 _LINGER = 1.0
 """Seconds in which gRPC reports the end of a stream that was cancelled."""
+
+
+@functools.cache
+def _anchor() -> grpc.Channel:
+    """A channel that is never used: gRPC stays up while this process lives.
+
+    With the last channel it would end, in a thread of its own, and a child forked meanwhile would hang.
+    """
+    return grpc.insecure_channel("localhost:0")
 
 
 def _read(path: str, option: str) -> bytes:
@@ -180,6 +190,7 @@ class _Channels:
                 raise Closed("the client was closed")
             channel = self._channels.get(endpoint)
             if channel is None:
+                _anchor()
                 if self._config.tls:
                     self._credentials = self._credentials or _credentials(self._config)
                     options: Any = _OPTIONS
@@ -302,23 +313,32 @@ class BlockingWire(_Door):
     async def send(
         self, endpoint: str, method: Method, request: bytes, timeout: float, metadata: Metadata
     ) -> Any:
-        try:
-            with _GATE:
-                # Held until the answer is there, so that closing the wire ends the call.
-                channel = self._channels.of(endpoint)
-                if not method.streams:
-                    answer = channel.stub(method)(request, timeout=timeout, metadata=metadata)
-                    if answer is None:  # seen when another thread closes the channel
-                        raise WireFailure(CANCELLED, "the call was broken off")
-                    return answer
+        if method.streams:
             return await self._first(endpoint, method, request, timeout, metadata)
+        with _GATE:
+            answer = self._answer(endpoint, method, request, timeout, metadata)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _answer(
+        self, endpoint: str, method: Method, request: bytes, timeout: float, metadata: Metadata
+    ) -> Any:
+        """The answer or the failure. What gRPC made for it is gone by then: to take it down is a call too."""
+        # Held until the answer is there, so that closing the wire ends the call.
+        channel = self._channels.of(endpoint)
+        try:
+            answer = channel.stub(method)(request, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
-            raise _failure(error) from None
+            return _failure(error)
         except ValueError:
             # What gRPC says of a channel that another thread has closed.
             if self._channels.closed:
-                raise Closed("the client was closed") from None
+                return Closed("the client was closed")
             raise
+        if answer is None:  # seen when another thread closes the channel
+            return WireFailure(CANCELLED, "the call was broken off")
+        return answer
 
     async def open(
         self, endpoint: str, method: Method, metadata: Metadata, timeout: float | None = None
