@@ -243,6 +243,9 @@ def _renew_locks() -> None:
     global _registry_lock
     _registry_lock = threading.Lock()
     _turns.clear()
+    for stores in _registry.values():
+        for store in stores:
+            store._lock = threading.Lock()
 
 
 os.register_at_fork(after_in_child=_renew_locks)

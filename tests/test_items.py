@@ -1094,21 +1094,24 @@ def test_history_that_is_gone_is_made_up_for(server: local.LocalEtcd) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_child_that_is_forked_while_a_store_is_opened_gets_it(
+def test_a_child_that_is_forked_while_a_store_is_opened_gets_it_and_writes(
     store: Store, etcd_client: EtcdMiddleware
 ) -> None:
     [key] = [key for key, stores in items_module._registry.items() if store in stores]
-    with items_module._turn(key), items_module._registry_lock:
+    item = store.describe("child", persist=False, initial=1)
+    with items_module._turn(key), items_module._registry_lock, store._lock:
         child = os.fork()
         if not child:
             status = 1
             try:
                 signal.alarm(60)
                 assert get("oven.temp", client=etcd_client) == 20
+                item.set(2)
                 status = 0
             finally:
                 os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert item.wait(2, 20)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
