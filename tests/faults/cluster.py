@@ -342,6 +342,8 @@ class Containers(Cluster):
             name=f"{self._name}-{name}",
             ports={"2379/tcp": ("127.0.0.1", port)},
             network=networks["clients"][0].name,
+            # Not in the container's layers, where each write may go through a program that joins them.
+            volumes=["/link_kv/data"],
             environment={
                 "ETCD_NAME": name,
                 "ETCD_DATA_DIR": "/link_kv/data",
