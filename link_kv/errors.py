@@ -92,7 +92,10 @@ class Unavailable(LinkKVError, ConnectionError):
 
 
 class DeadlineExceeded(Unavailable, TimeoutError):
-    """The deadline passed. A write that raises this has not happened."""
+    """The deadline passed. A write that raises this has not happened.
+
+    What is an `OutcomeUnknown` as well is a call to a service that was not answered in time.
+    """
 
 
 class OutcomeUnknown(Unavailable):

@@ -27,6 +27,7 @@ from link_kv._core.endpoints.names import Found, Served
 from link_kv._core.endpoints.replies import TIMEOUT, Reply
 from link_kv._core.endpoints.return_codes import error, return_codes
 from link_kv._core.links.config import LinkConfig
+from link_kv._core.links.wire_link import TimedOut
 from link_kv._core.wire.calls import run
 from link_kv.errors import (
     AccessDenied,
@@ -65,16 +66,18 @@ class Endpoints:
         disable_tls: speak plaintext with services on other machines too, where they do.
 
     An endpoint is addressed as ``foo``, ``provider.foo`` or ``node.provider.foo``, or by the path of its
-    item. Behind it an attribute or a method may stand, ``foo.schedule_interval``. Every call takes:
+    item. Behind it an attribute or a method may stand, ``foo.schedule_interval``. Requests take:
 
-    - ``lockout_key``: the key that `lock` gave; False for none.
     - ``timeout``: seconds for the answer; 10 by default.
-    - ``ignore_retcode``: return the payload though the return code says that the request failed, rather than
-      raise its exception, a `ReplyError`.
+    - ``lockout_key``, where the request may change something: the key that `lock` gave; False for none.
+    - ``ignore_retcode``, where they return the payload: return it though the return code says that the
+      request failed, rather than raise its exception, a `ReplyError`.
 
-    Raises `NotFound` for an address that is none, and what links raise: `Unavailable` when the service does
-    not answer, `OutcomeUnknown` when the answer is lost. Thread-safe. A context manager that closes the
-    links. A service that is gone is found again when it is back.
+    Raises `NotFound` for an address that is none, and what links raise: `Unavailable` when the service cannot
+    be reached, `OutcomeUnknown` when the answer is lost. An answer that does not come within ``timeout`` is
+    the error of code 404, which is an `OutcomeUnknown` and a `DeadlineExceeded`: the endpoint may still carry
+    the request out. A `get` raises the same, though it changes nothing. Thread-safe. A context manager that
+    closes the links. A service that is gone is found again when it is back.
     """
 
     def __init__(self, client: EtcdMiddleware, name: str = "Endpoints", *, disable_tls: bool = False) -> None:
@@ -230,7 +233,7 @@ class Endpoints:
         link = self._link(service, seconds)
         try:
             answer = link.handle_request(operation, endpoint, dict(request), about, timeout=seconds)
-        except DeadlineExceeded as late:
+        except TimedOut as late:
             raise error("client_error_timeout", str(late)) from None
         except AttributeError:
             # Unlinked by another thread meanwhile, or a service that has no endpoints.

@@ -11,7 +11,17 @@ from typing import Any
 
 import pytest
 
-from link_kv import AccessDenied, DeadlineExceeded, EtcdMiddleware, NotFound, Unavailable, get, local
+from link_kv import (
+    AccessDenied,
+    DeadlineExceeded,
+    EtcdMiddleware,
+    NotFound,
+    OutcomeUnknown,
+    Unavailable,
+    get,
+    local,
+    remote,
+)
 from link_kv import endpoints as module
 from link_kv.endpoints import Alerts, Endpoints, KVStore, KVStoreKey, ReplyError
 from link_kv.links import connect
@@ -66,6 +76,33 @@ class Held(KVStoreKey):
     def on_set(self, value: Any) -> Any:
         self.begun.set()
         assert self.go.wait(60)
+
+
+def test_what_is_not_answered_in_time_may_be_carried_out(
+    serve: Serve, endpoints: Endpoints, etcd_client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = KVStoreKey(1, name="held")
+    kv = serve(held)
+    item = get("kv.held")
+    monkeypatch.setattr(remote, "TIMEOUT", 0.2)
+
+    def add() -> None:
+        item.value += 10
+
+    for late, wanted in (
+        (lambda: endpoints.set("held", 2), 2),
+        (lambda: endpoints.cmd("held", "lock", "key"), 2),
+        (lambda: endpoints.cmd("held", "unlock", lockout_key="key"), 2),
+        (lambda: item.set(3), 3),
+        (add, 13),
+    ):
+        until(lambda: not kv._kv_answering)
+        with held._kv_turn:  # whatever is asked for waits
+            with pytest.raises(OutcomeUnknown, match="may still be carried out") as raised:
+                late()  # type: ignore[no-untyped-call]
+            assert isinstance(raised.value, ReplyError)
+            assert isinstance(raised.value, DeadlineExceeded)
+        until(lambda wanted=wanted: etcd_client["/kv/held"] == wanted)  # type: ignore[misc]
 
 
 def test_what_is_under_way_at_the_end_is_written(

@@ -13,6 +13,7 @@ from link_kv import (
     DeadlineExceeded,
     LinkKVError,
     NotFound,
+    OutcomeUnknown,
     Refused,
     Unavailable,
 )
@@ -64,6 +65,7 @@ def test_each_raises_its_own() -> None:
         (OSError("x"), 200),
         (TypeError("x"), 303),
         (NotFound("x"), 102),
+        (OutcomeUnknown("x"), 100),
         (Unavailable("x"), 101),
         (Conflict("x"), 300),
         (ZeroDivisionError("x"), 999),
@@ -72,6 +74,18 @@ def test_each_raises_its_own() -> None:
 )
 def test_what_methods_raise_has_a_code(raised: BaseException, code: int) -> None:
     assert code_of(raised).code == code
+
+
+@pytest.mark.parametrize("name", ["amqp_error", "service_error_timeout", "client_error_timeout"])
+def test_what_leaves_the_outcome_open_says_so(name: str) -> None:
+    assert isinstance(error(name), OutcomeUnknown)
+    assert isinstance(error(name), DeadlineExceeded) is name.endswith("timeout")
+
+
+@pytest.mark.parametrize("name", ["amqp_error_broker_connection", "client_error_unable_to_send"])
+def test_what_does_not_leave_it_open_says_that(name: str) -> None:
+    assert isinstance(error(name), Unavailable)
+    assert not isinstance(error(name), OutcomeUnknown)
 
 
 def test_your_own(own: type[ReplyError]) -> None:

@@ -11,6 +11,7 @@ from link_kv.errors import (
     DeadlineExceeded,
     LinkKVError,
     NotFound,
+    OutcomeUnknown,
     Refused,
     RemoteError,
     Unavailable,
@@ -82,12 +83,10 @@ class ReturnCodes(Mapping[str, ReturnCode]):
         known = self._by_code.get(code) or self._by_name.get(name)
         if known is not None:
             raise ConfigError(f"{code} {name}: there is {known.code} {known.name} already")
-        return self._add(code, name, description, base)
+        return self._add(code, name, description, *(() if base is None else (base,)))
 
-    def _add(
-        self, code: int, name: str, description: str, base: type[BaseException] | None
-    ) -> type[ReplyError]:
-        bases = (ReplyError,) if base is None else (ReplyError, base)
+    def _add(self, code: int, name: str, description: str, *others: type[BaseException]) -> type[ReplyError]:
+        bases = (ReplyError, *others)
         words = "".join(word.capitalize() for word in name.split("_"))
         about = {"code": code, "name": name, "__doc__": f"{code}: {description}."}
         exception = type(words, bases, {**about, "__module__": "link_kv.endpoints"})
@@ -102,29 +101,30 @@ return_codes = ReturnCodes()
 _SUCCESS = ReturnCode(0, "success", "the request was carried out", None)
 return_codes._by_code[0] = return_codes._by_name["success"] = _SUCCESS
 
-_TABLE: tuple[tuple[int, str, str, type[BaseException] | None], ...] = (
-    (1, "warning_no_action_taken", "nothing was to be done", None),
-    (100, "amqp_error", "messages do not get through", Unavailable),
+# What was not answered in time may be carried out all the same: those errors leave the outcome open.
+_TABLE: tuple[tuple[Any, ...], ...] = (
+    (1, "warning_no_action_taken", "nothing was to be done"),
+    (100, "amqp_error", "messages do not get through, and it may have been carried out", OutcomeUnknown),
     (101, "amqp_error_broker_connection", "there is no connection", Unavailable),
     (102, "amqp_error_routingkey_notfound", "nothing is called so", NotFound),
     (200, "device_error", "the hardware failed", OSError),
     (201, "device_error_connection", "there is no connection to the hardware", ConnectionError),
     (202, "device_error_no_resp", "the hardware does not answer", TimeoutError),
-    (300, "service_error", "the service failed", None),
+    (300, "service_error", "the service failed"),
     (301, "service_error_no_encoding", "the message has no encoding", ValueError),
     (302, "service_error_decoding_fail", "the message cannot be read", ValueError),
     (303, "service_error_bad_payload", "the payload is not of the form that is needed", ValueError),
     (304, "service_error_invalid_value", "the value is not accepted", Refused),
-    (305, "service_error_timeout", "it took too long", DeadlineExceeded),
+    (305, "service_error_timeout", "it took too long", OutcomeUnknown, DeadlineExceeded),
     (306, "service_error_invalid_method", "the method is not supported", NotImplementedError),
     (307, "service_error_access_denied", "it is not allowed, or locked", AccessDenied),
     (308, "service_error_invalid_key", "the lockout key is none", AccessDenied),
-    (309, "service_error_deprecated_feature", "this is not done any more", None),
-    (400, "client_error", "the client failed", None),
+    (309, "service_error_deprecated_feature", "this is not done any more"),
+    (400, "client_error", "the client failed"),
     (401, "client_error_invalid_request", "the request is none", ValueError),
-    (402, "client_error_handling_reply", "the reply cannot be used", None),
+    (402, "client_error_handling_reply", "the reply cannot be used"),
     (403, "client_error_unable_to_send", "the request could not be sent", Unavailable),
-    (404, "client_error_timeout", "no reply came in time", DeadlineExceeded),
+    (404, "client_error_timeout", "no reply came in time", OutcomeUnknown, DeadlineExceeded),
     (999, "unhandled_exception", "anything else", RemoteError),
 )
 for _row in _TABLE:
@@ -144,6 +144,7 @@ _RAISED: tuple[tuple[type[BaseException], str], ...] = (
     (NotImplementedError, "service_error_invalid_method"),
     (TimeoutError, "service_error_timeout"),
     (NotFound, "amqp_error_routingkey_notfound"),
+    (OutcomeUnknown, "amqp_error"),
     (Unavailable, "amqp_error_broker_connection"),
     (ConnectionError, "device_error_connection"),
     (OSError, "device_error"),
