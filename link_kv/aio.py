@@ -311,7 +311,7 @@ class Lock(Mutex["EtcdMiddleware", asyncio.Event]):
         return await self._acquire(timeout)
 
     async def release(self) -> None:
-        """Give the lock up. Raises `LockLost` when it was lost before; it is given up all the same."""
+        """Give the lock up. See `link_kv.Lock.release`."""
         await self._release()
 
     async def __aenter__(self) -> Lock:

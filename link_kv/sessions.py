@@ -135,11 +135,11 @@ class Lock(Mutex["EtcdMiddleware", threading.Event]):
         ttl: seconds after which others get it when nothing is heard of this process.
 
     Attributes:
-        held: whether the lock is certainly still held, by this process.
+        held: whether the lock's lease is certainly still alive, in this process.
         token: a number that grows from holder to holder, and that none shares: etcd's create revision.
         client: a client whose writes happen only while the lock is held. It shares the connection of the
             one that the lock was made with.
-        lost: a `threading.Event`, set when the lock must be taken as lost, and when it was released.
+        lost: a `threading.Event`, set when the lease must be taken as lost, and when the lock was released.
 
     ``with Lock(client, 'name') as lock:`` waits as long as it takes, and never enters without the lock.
     Who asked first gets it first: one who shares does not overtake one who does not.
@@ -149,6 +149,9 @@ class Lock(Mutex["EtcdMiddleware", threading.Event]):
     gone. A lock made with that client has both fences. `token`, `client` and `lost` raise `LockLost` when the
     lock was not acquired. The block raises `LockLost` at its end, when the lock was lost in it.
 
+    `held` and `lost` are about the lease. That somebody deleted the lock's key is noticed by the next write
+    through `client`, by `release` and at the end of the block.
+
     An object is held once at a time, by one thread; threads that compete make one each. It may be acquired
     again after a release. A forked child does not hold what its parent holds, and may acquire for itself.
     """
@@ -157,14 +160,19 @@ class Lock(Mutex["EtcdMiddleware", threading.Event]):
         """Wait for the lock, for ``timeout`` seconds at most; whether it was got. 0 asks once.
 
         Asking itself may take a second, whatever ``timeout`` says, and at most the client's timeout; it
-        raises `Unavailable` when etcd does not answer. In the queue, an etcd that does not answer is waited
-        for. Raises `LockLost` when the place in the queue was lost, `LockRefused` when this very object is
+        raises `Unavailable` when etcd does not answer. Giving up may take a second more. In the queue, an
+        etcd that does not answer is waited for. Raises `LockLost` when the place in the queue was lost, `LockRefused` when this very object is
         held already.
         """
         return run(self._acquire(timeout))
 
     def release(self) -> None:
-        """Give the lock up. Raises `LockLost` when it was lost before; it is given up all the same."""
+        """Give the lock up.
+
+        Raises `LockLost` when it was lost before, with its lease or as its key was deleted; it is given up
+        all the same. Raises `LockRefused` when this object does not hold it. What is not known, as etcd does
+        not answer, is not raised: the lock ends with its lease then.
+        """
         run(self._release())
 
     def __enter__(self) -> Lock:

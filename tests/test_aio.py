@@ -16,7 +16,7 @@ from link_kv.aio import EtcdMiddleware as Client
 from link_kv.aio import Lock, Session, Transaction
 from link_kv.errors import Closed, LeaseLost, LockLost, Unavailable
 from tests.contract.adapters import soon
-from tests.leases import Program, aconnect, claims, leases
+from tests.leases import Program, aconnect, claims, delete, leases
 from tests.wire.proxy import Proxy
 
 
@@ -146,6 +146,19 @@ async def test_releasing_a_lock_cancelled_at_any_await_releases_it(
         await nothing_left(client, endpoint, before)
         at += 1
     assert at > 1
+
+
+async def test_a_lock_whose_key_was_deleted_is_told_at_the_end(client: Client, endpoint: str) -> None:
+    lock = Lock(client, "name")
+
+    async def block() -> None:
+        async with lock:
+            delete(endpoint, lock._acquired()._key)
+
+    with pytest.raises(LockLost, match="gone"):
+        await block()
+    async with lock:
+        await lock.client.put("/a", 1)
 
 
 async def test_a_block_that_is_cancelled_releases(client: Client, endpoint: str) -> None:

@@ -107,7 +107,8 @@ def test_no_kind_of_write_happens_under_a_lock_that_is_lost(
     with pytest.raises(LockLost, match=r"lock name: .*nothing was written"):
         write(client)
     assert dict(etcd_client.raw) == before
-    lock.release()
+    with pytest.raises(LockLost, match="its key is gone"):
+        lock.release()
     with pytest.raises(LockLost, match="released; nothing was written"):
         write(client)
     assert dict(etcd_client.raw) == before
@@ -116,13 +117,16 @@ def test_no_kind_of_write_happens_under_a_lock_that_is_lost(
 
 
 def test_reading_through_a_lost_lock_goes_on(etcd_client: EtcdMiddleware, endpoint: str) -> None:
-    with Lock(etcd_client, "name", ttl=60) as lock:
-        etcd_client["/a"] = 1
-        client = lock.client
-        delete(endpoint, lock._acquired()._key)
-        assert client["/a"] == 1
-        assert dict(client.items()) == {"/a": 1}
-        assert client.transaction(lambda t: t["/a"]) == 1
+    lock = Lock(etcd_client, "name", ttl=60)
+    lock.acquire()
+    etcd_client["/a"] = 1
+    client = lock.client
+    delete(endpoint, lock._acquired()._key)
+    assert client["/a"] == 1
+    assert dict(client.items()) == {"/a": 1}
+    assert client.transaction(lambda t: t["/a"]) == 1
+    with pytest.raises(LockLost):
+        lock.release()
 
 
 def test_conflicts_of_a_write_itself_are_told_from_a_lost_lock(etcd_client: EtcdMiddleware) -> None:
@@ -151,7 +155,9 @@ def test_the_client_of_a_lock_is_one_object_while_it_is_held(etcd_client: EtcdMi
 
 
 def test_a_lock_made_under_a_lock_has_both_fences(etcd_client: EtcdMiddleware, endpoint: str) -> None:
-    with Lock(etcd_client, "outer", ttl=60) as outer, Lock(outer.client, "inner", ttl=60) as inner:
+    outer = Lock(etcd_client, "outer", ttl=60)
+    outer.acquire()
+    with Lock(outer.client, "inner", ttl=60) as inner:
         inner.client["/a"] = 1
         inner.client.transaction(lambda t: t.__setitem__("/a", t["/a"] + 1))
         delete(endpoint, outer._acquired()._key)
@@ -160,19 +166,22 @@ def test_a_lock_made_under_a_lock_has_both_fences(etcd_client: EtcdMiddleware, e
         with pytest.raises(LockLost, match="outer"):
             Lock(outer.client, "third").acquire()
         assert etcd_client["/a"] == 2
+    with pytest.raises(LockLost, match="outer"):
+        outer.release()
 
 
 def test_those_that_share_have_fences_of_their_own(etcd_client: EtcdMiddleware, endpoint: str) -> None:
-    with (
-        Lock(etcd_client, "name", shared=True, ttl=60) as one,
-        Lock(etcd_client, "name", shared=True, ttl=60) as two,
-    ):
+    one = Lock(etcd_client, "name", shared=True, ttl=60)
+    one.acquire()
+    with Lock(etcd_client, "name", shared=True, ttl=60) as two:
         assert one.token < two.token
         delete(endpoint, one._acquired()._key)
         two.client["/a"] = 2
         with pytest.raises(LockLost):
             one.client["/a"] = 1
         assert etcd_client["/a"] == 2
+    with pytest.raises(LockLost):
+        one.release()
 
 
 # Lost
@@ -192,6 +201,26 @@ def test_a_lock_that_is_lost_in_its_block_is_told_at_the_end(
     with pytest.raises(LockLost, match=r"name.*lost before it was released"):
         block()
     assert not lock.held
+    with lock:  # and it can be acquired again
+        lock.client["/a"] = 1
+
+
+def test_a_lock_whose_key_was_deleted_is_told_at_the_end(etcd_client: EtcdMiddleware, endpoint: str) -> None:
+    lock = Lock(etcd_client, "name", ttl=60)
+    lock.acquire()
+    delete(endpoint, lock._acquired()._key)
+    lease = lock._acquired().lease.id
+    with pytest.raises(LockLost, match=r"name: was lost .*: its key is gone"):
+        lock.release()
+    assert not lock.held
+    assert lease not in leases(endpoint)
+
+    def block() -> None:
+        with lock:
+            delete(endpoint, lock._acquired()._key)
+
+    with pytest.raises(LockLost, match="gone"):
+        block()
     with lock:  # and it can be acquired again
         lock.client["/a"] = 1
 

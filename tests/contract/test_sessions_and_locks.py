@@ -136,30 +136,32 @@ async def test_writes_under_a_lock_are_fenced(kind: Kind, client: Any, endpoint:
     lock = kind.lock(client, "name", ttl=60)
     with pytest.raises(LockLost):
         _ = lock.client
-    async with lock:
-        fenced = lock.client
-        assert lock.client.target is fenced.target
-        await fenced.assign("/a", 1)
-        await fenced.create("/b", {})
-        await fenced.create("/b/c", 2)
+    await lock.acquire()
+    fenced = lock.client
+    assert lock.client.target is fenced.target
+    await fenced.assign("/a", 1)
+    await fenced.create("/b", {})
+    await fenced.create("/b/c", 2)
 
-        async def step(t: Any) -> None:
-            await t.assign("/a", await t.item("/a") + 1)
+    async def step(t: Any) -> None:
+        await t.assign("/a", await t.item("/a") + 1)
 
-        await fenced.transact(step)
-        assert await client.pairs() == [("/a", 2), ("/b/c", 2)]
-        delete(endpoint, lock.target._acquired()._key)
-        for write in (
-            fenced.assign("/a", 3),
-            fenced.put("/a", 3, ttl=60),
-            fenced.delete("/a"),
-            fenced.transact(step),
-        ):
-            with pytest.raises(LockLost, match="name"):
-                await write
-        with pytest.raises(LockLost):
-            await fenced.raw.assign(client.prefix.encode() + b"/a", b"3")
-        assert await fenced.item("/a") == 2
+    await fenced.transact(step)
+    assert await client.pairs() == [("/a", 2), ("/b/c", 2)]
+    delete(endpoint, lock.target._acquired()._key)
+    for write in (
+        fenced.assign("/a", 3),
+        fenced.put("/a", 3, ttl=60),
+        fenced.delete("/a"),
+        fenced.transact(step),
+    ):
+        with pytest.raises(LockLost, match="name"):
+            await write
+    with pytest.raises(LockLost):
+        await fenced.raw.assign(client.prefix.encode() + b"/a", b"3")
+    assert await fenced.item("/a") == 2
+    with pytest.raises(LockLost, match="its key is gone"):
+        await lock.release()
     with pytest.raises(LockLost, match="released"):
         await fenced.assign("/a", 3)
     assert await client.item("/a") == 2

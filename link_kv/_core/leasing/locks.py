@@ -12,6 +12,7 @@ not after the session, so that two threads with one session cannot both hold it,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -30,6 +31,7 @@ from link_kv._core.wire.requests import field, varint
 from link_kv.errors import (
     ConfigError,
     LeaseLost,
+    LinkKVError,
     LockLost,
     LockRefused,
     OutcomeUnknown,
@@ -189,6 +191,26 @@ class Claim(Generic[E]):
         await caller.wire.sleep(min(0.1, timeout))
         return True
 
+    async def leave(self) -> str | None:
+        """Give the lock up; why it was lost before, None when it was not. Cancelling does not stop this."""
+        return await self._space.caller.wire.finish(self._leave())
+
+    async def _leave(self) -> str | None:
+        trouble = self.lease.trouble()
+        ex = Exchange(self._space)
+        until = ex.deadline
+        # Ending a lease does not tell whether the key was still there, so it is looked at before. Who cannot
+        # look does not know: what was written through the lock's client compared the key anyhow.
+        if trouble is None:
+            ex.deadline = (time.monotonic() + until) / 2  # the lease is to be ended in any case
+            with contextlib.suppress(LinkKVError):
+                found = await ex.range(Get(self._key, keys_only=True))
+                if not found.kvs or found.kvs[0].create_revision != self.token:
+                    trouble = "its key is gone"
+        if not await self.lease.close(max(0.0, until - time.monotonic())) and trouble is None:
+            trouble = "etcd did not know its lease any more"
+        return trouble
+
     def fence(self) -> Fence:
         return Fence(self._key, self.token, self.name, self._lost)
 
@@ -212,7 +234,11 @@ class Mutex(ABC, Generic[C, E]):
 
     @property
     def held(self) -> bool:
-        """Whether the lock is certainly still held, by this process."""
+        """Whether the lock's lease is certainly still alive, in this process.
+
+        That somebody deleted the lock's key is not noticed here, but by `release` and by each write through
+        `client`.
+        """
         return self._claim is not None and self._claim.lease.alive
 
     @property
@@ -225,7 +251,7 @@ class Mutex(ABC, Generic[C, E]):
 
     @property
     def lost(self) -> E:
-        """An event: set when the lock must be taken as lost, and when it was released.
+        """An event: set when the lock's lease must be taken as lost, and when the lock was released.
 
         Raises `LockLost` when the lock was not acquired.
         """
@@ -289,8 +315,7 @@ class Mutex(ABC, Generic[C, E]):
         if self._pid == os.getpid():
             self._claim = self._fenced = None
             try:
-                if not await claim.lease.close() and trouble is None:
-                    trouble = "etcd did not know its lease any more"
+                trouble = await claim.leave()
             finally:
                 self._busy.release()
         if trouble is not None:
