@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import link_kv
 from link_kv._core.wire import config
 from link_kv._core.wire.config import Config, conf_directories, resolve
 from link_kv._core.wire.options import OPTIONS, RENAMED, WITHOUT_EFFECT
@@ -306,7 +307,7 @@ def test_directories_in_the_order_of_b3j0f_conf() -> None:
         "B3J0F_CONF_DIR": "/conf",
     }
     assert conf_directories(environ) == [
-        str(Path(config.__file__).parent.parent / "data"),
+        str(Path(link_kv.__file__).parent / "data"),
         "/etc",
         "/usr/local/etc",
         *(f"{sys.prefix}/{name}" for name in (".config", "config", "etc")),

@@ -18,6 +18,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -36,6 +37,8 @@ from link_kv.errors import ConfigError, DeadlineExceeded, Unavailable
 
 if TYPE_CHECKING:
     import dns.resolver
+
+_PACKAGE = Path(__file__).absolute().parents[2]
 
 CONF_BASE_PATH = "link/kv"
 CONF_DIR = "B3J0F_CONF_DIR"
@@ -122,7 +125,7 @@ def conf_directories(environ: Mapping[str, str] = os.environ) -> list[str]:
     """
     home = environ.get("HOME") or os.path.expanduser("~")
     found = [
-        os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data"),
+        os.path.join(_PACKAGE, "data"),
         "/etc",
         "/usr/local/etc",
         *(os.path.join(sys.prefix, name) for name in (".config", "config", "etc")),
