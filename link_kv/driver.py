@@ -100,7 +100,7 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
         expressions: whether ``=…``, ``%…%`` and ``@…`` in etcd are b3j0f's expressions. They run as Python
             code in this process, so whoever may write to etcd could take it over. By default they are text.
         offline: what to do when etcd does not answer: ``'raise'`` `Unavailable`, or ``'cache'``: use the
-            last configuration that was read, from memory or from a file below ``$LINK_KV_HOME``
+            last configuration that was read, from memory or from a file below `link_kv.home`
             (``~/.link_kv``). `source` tells which it was, and a warning is logged. That nothing is
             configured is only ever said by an etcd that answered.
 

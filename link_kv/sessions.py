@@ -161,8 +161,8 @@ class Lock(Mutex["EtcdMiddleware", threading.Event]):
 
         Asking itself may take a second, whatever ``timeout`` says, and at most the client's timeout; it
         raises `Unavailable` when etcd does not answer. Giving up may take a second more. In the queue, an
-        etcd that does not answer is waited for. Raises `LockLost` when the place in the queue was lost, `LockRefused` when this very object is
-        held already.
+        etcd that does not answer is waited for. Raises `LockLost` when the place in the queue was lost,
+        `LockRefused` when this very object is held already.
         """
         return run(self._acquire(timeout))
 

@@ -10,9 +10,16 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware, local
+from link_kv._core.items import home
 from link_kv.driver import (
     EtcdConfDriver,
 )
+
+
+@pytest.fixture(autouse=True)
+def own_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`link_kv.home` as in a program that starts."""
+    monkeypatch.setattr(home, "_home", None)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from link_kv import EtcdMiddleware, local
+from link_kv import EtcdMiddleware, home, local
 from link_kv.driver import (
     Configurable,
     EtcdConfDriver,
@@ -33,6 +33,18 @@ def test_no_answer_is_never_nothing_configured(caplog: pytest.LogCaptureFixture)
 
             @Configurable(paths=PATH, conf=declared(Parameter("x")), drivers=[driver])
             class Target: ...
+
+
+def test_the_last_known_configuration_is_where_a_program_says(
+    etcd_client: EtcdMiddleware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINK_KV_HOME", str(tmp_path / "environment"))
+    home(tmp_path / "given")
+    driver = EtcdConfDriver(etcd_client, offline="cache")
+    driver.setconf(configuration(category("A", Parameter("x", value="1"))), PATH)
+    driver.getconf(PATH)
+    assert len(list((tmp_path / "given" / "conf").iterdir())) == 1
+    assert not (tmp_path / "environment").exists()
 
 
 def test_the_last_known_configuration_is_read_from_disk(

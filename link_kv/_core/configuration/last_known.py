@@ -1,20 +1,21 @@
 """The last known configuration on disk, for programs that must start while etcd is down.
 
-One file for each cluster, prefix and path, below ``$LINK_KV_HOME/conf``. Files are replaced whole, and only
-their owner can read them. What is in them is data, as it was in etcd.
+One file for each cluster, prefix and path, in ``conf`` below `link_kv.home`. Files are replaced whole, and
+only their owner can read them. What is in them is data, as it was in etcd.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
 from link_kv._core.configuration.tree import Stored
 from link_kv._core.files import replace
+from link_kv._core.items.home import home
+from link_kv.errors import ConfigError
 
 
 class LastKnown(NamedTuple):
@@ -25,10 +26,10 @@ class LastKnown(NamedTuple):
 def file_of(source: str) -> Path:
     """The file for a configuration, whose cluster, prefix and path `source` names. Raises `OSError`."""
     try:
-        home = Path(os.environ.get("LINK_KV_HOME") or "~/.link_kv").expanduser()
-    except RuntimeError as error:  # a user without a home
-        raise FileNotFoundError(f"LINK_KV_HOME: {error}") from error
-    return home / "conf" / f"{hashlib.sha256(source.encode()).hexdigest()}.json"
+        directory = Path(home())
+    except ConfigError as error:
+        raise FileNotFoundError(str(error)) from error
+    return directory / "conf" / f"{hashlib.sha256(source.encode()).hexdigest()}.json"
 
 
 def save(source: str, stored: Stored) -> None:

@@ -26,7 +26,10 @@ _home: str | None = None
 
 
 def home(default: str | os.PathLike[str] | None = None) -> str:
-    """The directory where programs remember what they have discovered; made when it is not there.
+    """The directory where programs keep what they remember; made when it is not there.
+
+    Below it are ``stores``, what was discovered; ``certificates``, what was trusted at first sight; ``conf``,
+    the last known configurations; and ``up``, which etcd `link-kv up` runs here.
 
     It is the one that was last given here; else, from the first use on, that in the environment variable
     ``LINK_KV_HOME``; else ``~/.link_kv``. A ``~`` and ``$VARIABLE`` in it are replaced. Raises `ConfigError`,
