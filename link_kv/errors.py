@@ -1,7 +1,8 @@
 """What can go wrong, as one tree of exceptions.
 
-Every error that a public call raises is a `LinkKVError`, and also the builtin that a Python programmer
-would catch for it::
+Every error that a public call raises about what it was asked to do is a `LinkKVError`, and also the builtin
+that a Python programmer would catch for it. Mistakes in Python itself, such as a keyword that does not exist,
+raise Python's own TypeError, AttributeError or ValueError::
 
     LinkKVError
     ├── PathError (ValueError)            a path that names nothing: empty segment, ``..``, ``.link``
@@ -25,6 +26,9 @@ would catch for it::
     │   └── LockLost                      and with it the lock
     ├── RemoteError (RuntimeError)        a service's method raised
     ├── LocalEtcdError                    the local etcd did not start
+    │   └── PortTaken                     `link_kv.local`: another program has its port
+    ├── ReplyError                        `link_kv.endpoints`: an endpoint says that a request failed
+    ├── ClientError                       `link_kv.clients`: what a client of your own was answered
     └── Closed (RuntimeError)             the client was closed
 
 Nothing of grpc or etcd3 leaks out of a public call.
@@ -56,7 +60,10 @@ class Refused(LinkKVError, ValueError):
 
 
 class TooLarge(LinkKVError, ValueError):
-    """More than one request can carry; nothing was written."""
+    """More than one request can carry; nothing was written.
+
+    Where the result of a call to a service is too large, the call was carried out.
+    """
 
 
 class ConfigError(LinkKVError, ValueError):
