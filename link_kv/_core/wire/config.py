@@ -448,7 +448,7 @@ def url_options(url: str) -> dict[str, Any]:
 
 
 def from_url(url: str, **keywords: Any) -> Config:
-    """The options of a client from a URL: `resolve` with what the URL says and ``keywords`` does not.
+    """The options of a client from a URL: `resolve` with ``keywords``, and what else the URL says.
 
     ``etcd://user:pw@h1:2379,h2:2379/prefix?timeout=3``; ``etcds://`` is TLS and ``etcd://`` is none. What the
     URL leaves out, hosts included, comes from the layers below. Raises `ConfigError`, which never shows the

@@ -75,7 +75,7 @@ class Connection(ABC):
     def from_url(cls, url: str, **options: Any) -> Any:
         """A client from ``etcd://user:password@h1:2379,h2:2379/prefix?timeout=3``; ``etcds://`` is TLS.
 
-        ``options`` are keywords of the constructor for what the URL does not say. Raises `ConfigError`,
+        ``options`` are keywords of the constructor; they win over what the URL says. Raises `ConfigError`,
         which never shows the password.
         """
         return cls._of(from_url(url, **options))
