@@ -35,7 +35,7 @@ _AT_ONCE = 10_000
     "file",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Ends in .sqlite, .db or .csv.",
+    help="Ends in .sqlite, .sqlite3, .db or .csv.",
 )
 @connected
 def command(client: EtcdMiddleware, path: str, file: Path) -> None:
