@@ -122,6 +122,7 @@ class Past(_Reader):
 
     @property
     def revision(self) -> int:
+        """The revision that it shows."""
         return self._revision
 
 

@@ -105,6 +105,7 @@ class Client:
 
     @property
     def name(self) -> str:
+        """What others see this client as."""
         return self._inner.name
 
     @property
@@ -212,6 +213,7 @@ class Link:
 
     @property
     def service_name(self) -> str:
+        """See `link_kv.Link.service_name`."""
         return self._inner.service_name
 
     @property
@@ -226,10 +228,12 @@ class Link:
 
     @property
     def service_language(self) -> str:
+        """See `link_kv.Link.service_language`."""
         return self._inner.service_language
 
     @property
     def service_os(self) -> str:
+        """See `link_kv.Link.service_os`."""
         return self._inner.service_os
 
     @property
@@ -309,6 +313,7 @@ class LinkedClient(Link):
 
     @property
     def client(self) -> Client:
+        """The client that it is connected as. Raises RuntimeError before it is open."""
         if self._client is None:
             raise RuntimeError("open it first")
         return self._client

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from link_kv.items import Store
 
 State = Literal["unset", "live", "stale", "lost", "cached"]
+"""How an item stands: without a value, up to date, to be updated later, never again, or not to be reached."""
 
 
 @dataclass(frozen=True)

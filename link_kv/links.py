@@ -334,6 +334,7 @@ class Client:
 
     @property
     def name(self) -> str:
+        """What others see this client as."""
         return self._name
 
     @property
@@ -443,6 +444,7 @@ class LinkedClient:
 
     @property
     def service_name(self) -> str:
+        """See `Link.service_name`."""
         return self._link.service_name
 
     @property
@@ -457,10 +459,12 @@ class LinkedClient:
 
     @property
     def service_language(self) -> str:
+        """See `Link.service_language`."""
         return self._link.service_language
 
     @property
     def service_os(self) -> str:
+        """See `Link.service_os`."""
         return self._link.service_os
 
     @property
@@ -496,10 +500,12 @@ class LinkedClient:
 
     @property
     def client(self) -> Client:
+        """The client that it is connected as."""
         return self._client
 
     @property
     def link(self) -> Link:
+        """Its link."""
         return self._link
 
     @property

@@ -92,7 +92,9 @@ class Store(Mapping[str, Item]):
     def __contains__(self, key: object) -> bool:
         return isinstance(key, (str, Item)) and self._find(key) is not None
 
-    has_key = __contains__
+    def has_key(self, key: object) -> bool:
+        """Whether there is an item of this name, in any case: ``key in store``."""
+        return key in self
 
     def __iter__(self) -> Iterator[str]:
         return iter([item.key for item in self._items()])

@@ -105,6 +105,7 @@ class Past(LeafMapping):
 
     @property
     def revision(self) -> int:
+        """The revision that it shows."""
         return self._revision
 
     def __repr__(self) -> str:

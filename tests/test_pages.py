@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +50,36 @@ def test_every_counter_is_listed(name: str) -> None:
 def test_every_request_of_administrators_is_listed() -> None:
     listed = re.findall(r"^\| `([\w.]+)` \|", page("reference/admin-requests.md"), re.MULTILINE)
     assert sorted(listed) == sorted(REQUESTS)
+
+
+def _public() -> Iterator[tuple[str, object]]:
+    """All that is public by `__all__`, and the methods and properties of classes."""
+    for found in pkgutil.iter_modules(link_kv.__path__, "link_kv."):
+        module = importlib.import_module(found.name)
+        for name in getattr(module, "__all__", ()):
+            value = getattr(module, name)
+            if inspect.isclass(value) or inspect.isroutine(value):
+                yield f"{found.name}.{name}", value
+            if inspect.isclass(value):
+                for owner in value.__mro__:
+                    if owner.__module__.startswith("link_kv"):
+                        for member, each in vars(owner).items():
+                            if not member.startswith("_") and (
+                                inspect.isroutine(each) or isinstance(each, property)
+                            ):
+                                yield f"{found.name}.{name}.{member}", getattr(value, member)
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    assert not [name for name, value in _public() if not inspect.getdoc(value)]
+
+
+def test_every_extra_is_listed() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = text.partition("[project.optional-dependencies]\n")[2].partition("\n[")[0]
+    extras = re.findall(r"^(\w+) = ", section, re.MULTILINE)
+    listed = re.findall(r"^\| `(\w+)` \|", page("reference/extras.md"), re.MULTILINE)
+    assert listed == extras
 
 
 def test_the_names_at_the_top_are_the_public_ones() -> None:

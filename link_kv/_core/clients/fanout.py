@@ -61,6 +61,7 @@ class SilentEvent(threading.Thread):
                 waiting.set()
 
     def forget(self, waiting: threading.Event) -> None:
+        """Set an event no more that `tell` was given."""
         with self._lock:
             self._waiting.remove(waiting)
 

@@ -108,6 +108,7 @@ class Link:
 
     @property
     def service_name(self) -> str:
+        """The service that it is with."""
         return self._service
 
     @property
@@ -122,10 +123,12 @@ class Link:
 
     @property
     def service_language(self) -> str:
+        """What the service runs on, ``Python`` and its version."""
         return self._tether.record.language
 
     @property
     def service_os(self) -> str:
+        """The system that the service runs on: its name, release and machine."""
         return self._tether.record.os
 
     @property

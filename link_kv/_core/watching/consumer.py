@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from link_kv._core.watching.watcher import Feed, Hub
 
 State = Literal["live", "stale", "lost"]
+"""Whether all changes up to now were told, or changes will come later, or none will come any more."""
 
 
 @dataclass(frozen=True)
