@@ -58,7 +58,15 @@ class PutNew(NamedTuple):
     value: bytes
 
 
-Operation = Put | Delete | Get | PutNew
+class Unless(NamedTuple):
+    """Operations that are not done where all of the compares hold. The last of a plan's operations, since
+    what is not done has no answers."""
+
+    compares: tuple[Compare, ...]
+    operations: tuple[Operation, ...]
+
+
+Operation = Put | Delete | Get | PutNew | Unless
 
 
 class Plan(NamedTuple):
@@ -358,6 +366,12 @@ def delete(place: Place, *, previous: bool = False) -> tuple[Operation, ...]:
     """The leaf, the tree, and its housekeeping; the first three answers tell what was visible."""
     below = tuple(Delete(start, end, previous) for start, end in place.visible)
     return (Delete(place.key, b"", previous), *below, Delete(*place.housekeeping))
+
+
+def delete_visible(place: Place, *, previous: bool = False) -> Unless:
+    """The same, unless nothing visible is there: then its housekeeping stays, as no tree of it went."""
+    nothing = (absent(place.key), *(absent(start, end) for start, end in place.visible))
+    return Unless(nothing, delete(place, previous=previous))
 
 
 def no_list_above(place: Place) -> tuple[Compare, ...]:

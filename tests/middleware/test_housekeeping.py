@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware
-from link_kv.errors import ConfigError, KeyExists
+from link_kv._core.wire.exchange import Exchange
+from link_kv.errors import ConfigError, KeyExists, NotFound
 from tests.middleware.conftest import Stored
 
 NOTES = {
@@ -108,6 +109,48 @@ def test_deleting_a_tree_deletes_its_housekeeping(
 ) -> None:
     remove(noted, path)
     assert notes(stored) == {key for key in NOTES if key.partition("/.link/")[0] not in gone}
+
+
+@pytest.mark.parametrize(
+    "remove",
+    [EtcdMiddleware.delete, EtcdMiddleware.pop, lambda client, path: client.tree("/").pop(path[1:])],
+    ids=["delete", "pop", "view"],
+)
+def test_deleting_what_nobody_sees_leaves_the_housekeeping(
+    client: EtcdMiddleware, stored: Stored, foreign: Any, remove: Any
+) -> None:
+    client["/oven/t"] = 1
+    foreign({"/oven/.link/items/t": "units", "/oven/.link/at/t": "1"})
+    del client["/oven/t"]
+    before = stored()
+    assert len(before) == 2
+    with pytest.raises(NotFound):
+        remove(client, "/oven")
+    assert client.pop("/oven", "nothing") == "nothing"
+    assert stored() == before
+
+
+def test_what_goes_while_its_delete_looks_for_lists_above_keeps_the_housekeeping(
+    client: EtcdMiddleware, stored: Stored, foreign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list above whose items are not one to n is a dict: what is deleted in it is not looked for first."""
+    client["/l/x/y"] = 1
+    foreign({"/l/": "[]", "/l/x/.link/items/y": "units"})
+    commit = Exchange.commit
+    raced: list[int] = []
+
+    async def race(self: Exchange, *arguments: Any) -> Any:
+        raced.append(1)
+        if len(raced) == 2:
+            del client.raw[f"{client.prefix}/l/x/y".encode()]
+        return await commit(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Exchange, "commit", race)
+        with pytest.raises(NotFound):
+            del client["/l/x"]
+    assert len(raced) == 3
+    assert stored() == {"/l/": "[]", "/l/x/.link/items/y": "units"}
 
 
 def test_clear_keeps_what_is_no_trees_own(noted: EtcdMiddleware, stored: Stored) -> None:
