@@ -22,6 +22,7 @@ from link_kv import (
 from link_kv._core.operations.transfer import transfer
 from link_kv._core.wire.calls import run
 from link_kv.clients import BaseClient, ClientError
+from link_kv.plan import Get
 
 TREE = {"a": 1, "b": {"c": [1, {"d": 2}], "e": {}, "f": []}, "bytes": b"\xff", "none": None}
 
@@ -116,6 +117,23 @@ def test_into_and_out_of_lists(middleware: EtcdMiddleware) -> None:
         move(middleware, "/l/1", "/z", revision=middleware.entry("/z").revision)
     with pytest.raises(IndexError):
         copy(middleware, "/x", "/l/9")
+
+
+@pytest.mark.parametrize("value", ["v", {"k": [1]}])
+@pytest.mark.parametrize("target", ["/l/1", "/l/3", "/l/2/x", "/l/2/new/x"])
+@pytest.mark.parametrize("do", [copy, move], ids=["copy", "move"])
+def test_what_is_put_into_a_list_that_is_to_expire_goes_with_it(
+    middleware: EtcdMiddleware, do: Any, target: str, value: Any
+) -> None:
+    middleware.put("/l", ["a", {"x": 1}], ttl=60)
+    lease = middleware.entry("/l/1").lease
+    middleware["/from"] = value
+    do(middleware, "/from", target)
+    assert middleware[target] == value
+    ex = middleware._exchange()
+    at = ex.place("/l")
+    _, [found] = run(ex.read([Get(at.marker, at.end)]))
+    assert {kv.key: kv.lease for kv in found} == {kv.key: lease for kv in found}
 
 
 # What is refused

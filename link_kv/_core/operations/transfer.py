@@ -53,7 +53,7 @@ async def transfer(ex: Exchange, source: str, target: str, *, move: bool, revisi
             raise ConfigError(f"{to.path}: is in a list, where what is under a lease would leave a gap")
         new = [Put(to.key + kv.key[len(at.key) :], kv.value, kv.lease if move else 0) for kv in kvs]
         kept = {put.key for put in new}
-        operations: list[Operation] = [*new, *guard.operations]
+        operations: list[Operation] = [*plans.in_lists(new, guard), *guard.operations]
         operations += [Delete(kv.key) for kv in (*old_leaf, *old) if kv.key not in kept]
         operations += [Delete(at.key), Delete(at.marker, at.end)] if move else []
         compares = (*guard.compares, *_still(to, old_leaf, now), *_still(at, leaf, now))
