@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware
+from link_kv._core import operations
 from link_kv.errors import EncodeError, ListIndexError, NotATree, NotFound
 from link_kv.middleware import Tree, TreeList
 from tests.middleware.conftest import Stored
@@ -225,6 +226,34 @@ def test_a_view_tells_where_it_is(tree: Any) -> None:
     assert "/t/sub" in repr(tree["sub"])
     assert "/t/list" in repr(tree["list"])
     assert tree["sub"].path == "/t/sub"
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("value", [5, None, {"y": 1}, {}, [1, {"z": 2}], []], ids=repr)
+def test_setdefault_tells_what_it_found_or_wrote_though_others_delete_it_at_once(
+    client: EtcdMiddleware, tree: Any, monkeypatch: pytest.MonkeyPatch, there: bool, value: Any
+) -> None:
+    setdefault = operations.setdefault
+
+    async def then_gone(ex: Any, path: str, default: Any) -> Any:
+        found = await setdefault(ex, path, default)
+        del client[path]
+        return found
+
+    if there:
+        tree["new"] = value
+    assert tree.setdefault("new", 0 if there else value) == value
+    if not there:
+        del tree["new"]
+    monkeypatch.setattr(operations, "setdefault", then_gone)
+    found = tree.setdefault("new", 0 if there else value)
+    assert "new" not in tree
+    if isinstance(value, dict):
+        assert isinstance(found, Tree)
+    elif isinstance(value, list):
+        assert isinstance(found, TreeList)
+    else:
+        assert same(found, value)
 
 
 # Lists
