@@ -21,6 +21,7 @@ from link_kv.errors import (
 )
 from link_kv.sessions import Transaction
 from tests.leases import connect
+from tests.logins import ANN, ROOT, client_of, server_with_logins
 from tests.model.layout import faults
 from tests.once import Once
 
@@ -206,6 +207,23 @@ def test_a_transaction_in_a_transaction_is_one_of_its_own(etcd_client: EtcdMiddl
 
     etcd_client.transaction(work)
     assert etcd_client.snapshot() == {"a": 1, "b": 2, "c": 3}
+
+
+def test_the_root_is_read_by_who_may_read_no_more_than_that_and_by_who_has_no_prefix() -> None:
+    with (
+        server_with_logins() as server,
+        client_of(server, ROOT) as root,
+        client_of(server, ANN, "/app") as ann,
+    ):
+        root["/app/store"] = {"x": [1]}
+        assert ann.transaction(lambda t: t["/"]) == {"store": {"x": [1]}}
+        assert root.transaction(lambda t: t["/"]) == {"app": {"store": {"x": [1]}}}
+
+        def work(t: Transaction) -> None:
+            t["/store/seen"] = t["/"]
+
+        ann.transaction(work)
+        assert ann["/store"] == {"x": [1], "seen": {"store": {"x": [1]}}}
 
 
 def test_housekeeping_is_not_read_and_goes_with_what_is_deleted(etcd_client: EtcdMiddleware) -> None:

@@ -92,9 +92,10 @@ class Transaction:
         return value if known else self._overlay.over(await self._committed(at), at)
 
     async def _committed(self, at: Place) -> Any:
-        leaf, *below = await self._read(plans.reads(at))
-        if not at.segments:
-            leaf = ()  # the root has none
+        if at.segments:
+            leaf, *below = await self._read(plans.reads(at))
+        else:
+            leaf, below = (), await self._read([Get(start, end) for start, end in at.visible])
         if leaf:
             self._saw(at, [Leaf(at.path, b"", False, leaf[0])])
             return decode(leaf[0].value)
