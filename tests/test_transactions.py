@@ -445,6 +445,26 @@ def test_more_than_a_request_can_carry_is_refused_before_anything_is_written(
     assert len(etcd_client) == 0
 
 
+def test_trees_may_be_as_deep_as_outside_of_transactions(etcd_client: EtcdMiddleware) -> None:
+    value: Any = 1
+    for _ in range(600):
+        value = {"d": value}
+    etcd_client["/deep"] = value
+    etcd_client.raw[etcd_client.prefix.encode() + b"/deeper" + b"/d" * 3000] = b"1"
+
+    def work(t: Transaction) -> None:
+        t["/written"] = t["/deep"]
+        deeper, depth = t["/deeper"], 0
+        while isinstance(deeper, dict):
+            deeper, depth = deeper["d"], depth + 1
+        assert depth == 3000
+        with pytest.raises(EncodeError, match="too deeply"):
+            t["/new"] = t["/deeper"]
+
+    etcd_client.transaction(work)
+    assert "/written" + "/d" * 600 in etcd_client
+
+
 def test_deep_paths(etcd_client: EtcdMiddleware, other: EtcdMiddleware) -> None:
     deep = "/d" * 150
     etcd_client[deep] = 1

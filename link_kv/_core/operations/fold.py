@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -125,6 +126,21 @@ def fold(pairs: Iterable[tuple[str, Any]], place: Callable[[str], Place]) -> lis
     for path, value in pairs:
         overlay.assign(place(path), value)
     return overlay.writes()
+
+
+def copied(value: Any) -> Any:
+    """A value whose dicts and lists are nobody else's. No recursion: there may be thousands of levels."""
+    top = [value]
+    pending: list[Any] = [top]
+    while pending:
+        node = pending.pop()
+        for name, item in node.items() if isinstance(node, dict) else enumerate(node):
+            if isinstance(item, (dict, list, tuple)):
+                node[name] = dict(item) if isinstance(item, dict) else list(item)
+                pending.append(node[name])
+            else:
+                node[name] = copy.deepcopy(item)
+    return top[0]
 
 
 def _is_empty_dict(value: Any) -> bool:

@@ -7,14 +7,13 @@ was not there is compared as ranges in which nothing was put.
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from link_kv import plan as plans
 from link_kv._core.operations import layer, missing, not_root, unread
-from link_kv._core.operations.fold import Overlay, take_from
+from link_kv._core.operations.fold import Overlay, copied, take_from
 from link_kv._core.wire.exchange import Exchange, Namespace
 from link_kv.codec import decode
 from link_kv.errors import Closed, Conflict, ListIndexError, NotATree, RevisionError, TooLarge
@@ -73,7 +72,7 @@ class Transaction:
     async def read(self, path: str, default: Any = MISSING) -> Any:
         """The value at a path as this transaction sees it, ``default`` when nothing is there."""
         value = await self._value(self._place(path))
-        return default if value is MISSING else copy.deepcopy(value)
+        return default if value is MISSING else copied(value)
 
     async def get(self, path: str) -> Any:
         """The same; raises `NotFound`."""
@@ -148,7 +147,7 @@ class Transaction:
         at = self._place(path)
         layer(value, at)  # what cannot be stored is said here, where it was written
         self._leases.pop(at.marker, None)
-        self._overlay.assign(at, copy.deepcopy(value))
+        self._overlay.assign(at, copied(value))
 
     async def delete(self, path: str) -> None:
         """Delete a leaf or a tree. In a list those behind it move up. Raises `NotFound`."""
