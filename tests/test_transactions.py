@@ -265,6 +265,53 @@ def test_writing_ends_an_empty_dict_above(etcd_client: EtcdMiddleware) -> None:
     assert faults(etcd_client.raw.items(), etcd_client._space.prefix) == []
 
 
+@pytest.mark.parametrize(
+    ("before", "writes", "gone"),
+    [
+        ({"e": {}}, {"/e/x": 1}, ["/e/x"]),
+        ({"e": {}}, {"/e/x/y": 1, "/e/z": 2}, ["/e/x/y", "/e/z"]),
+        ({"e": {}}, {"/e/x/y": 1}, ["/e/x"]),
+        ({"e": {}}, {"/e/1/1": {}}, ["/e/1"]),
+        ({"e": {}}, {"/e/x": {"y": 1}}, ["/e/x/y"]),
+        ({"e": {"d": {}}}, {"/e/d/x": 1}, ["/e/d/x"]),
+        ({"e": {"d": {}, "stays": 1}}, {"/e/d/x": 1}, ["/e/d/x"]),
+        ({"e": {"d": {}, "stays": {}}}, {"/e/d/x": 1}, ["/e/d/x"]),
+        ({"l": [{}]}, {"/l/1/x": 1}, ["/l/1/x"]),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("after", [None, "/e", "/e/d", "/e/new"])
+def test_an_empty_dict_that_was_written_to_goes_with_what_was_written(
+    etcd_client: EtcdMiddleware, before: Any, writes: Any, gone: list[str], after: str | None
+) -> None:
+    """As it does outside of transactions."""
+
+    def work(t: Any) -> None:
+        for path, value in writes.items():
+            t[path] = value
+        for path in gone:
+            del t[path]
+        if after:
+            t[after] = {}
+
+    etcd_client.update({f"/{name}": value for name, value in before.items()})
+    work(etcd_client)
+    expected, stored = etcd_client.snapshot(), dict(etcd_client.raw)
+    etcd_client.clear()
+    etcd_client.update({f"/{name}": value for name, value in before.items()})
+    seen: list[Any] = []
+
+    def watched(t: Transaction) -> None:
+        work(t)
+        seen.append(t["/"])
+        assert {name: t.get(f"/{name}") for name in t["/"]} == expected
+        assert ("/e" in t) == ("e" in expected)
+
+    etcd_client.transaction(watched)
+    assert seen[-1] == expected == etcd_client.snapshot()
+    assert dict(etcd_client.raw) == stored
+
+
 @pytest.mark.parametrize("read", [False, True])
 def test_writing_below_a_leaf_writes_nothing(etcd_client: EtcdMiddleware, read: bool) -> None:
     etcd_client["/a"] = 1

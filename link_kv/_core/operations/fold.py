@@ -201,7 +201,7 @@ def take_from(container: Any, at: Place, depth: int, *, missing_is_fine: bool = 
     rest = MISSING if last else take_from(found, at, depth + 1, missing_is_fine=missing_is_fine)
     if isinstance(container, dict):
         name = decode_name(segment)
-        if rest is MISSING or (_is_empty_dict(rest) and found):
+        if rest is MISSING or _is_empty_dict(rest):
             return {key: value for key, value in container.items() if key != name}
         return {**container, name: rest}
     items = list(container)

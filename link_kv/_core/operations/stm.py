@@ -18,7 +18,7 @@ from link_kv._core.wire.exchange import Exchange, Namespace
 from link_kv.codec import decode
 from link_kv.errors import Closed, Conflict, ListIndexError, NotATree, RevisionError, TooLarge
 from link_kv.plan import Compare, Delete, Get, Guard, Operation, Plan, Put
-from link_kv.tree import LIST, MISSING, Leaf, Place, build, is_index, leaves
+from link_kv.tree import EMPTY_DICT, LIST, MISSING, Leaf, Place, build, is_index, leaves
 
 T = TypeVar("T")
 
@@ -53,6 +53,8 @@ class Transaction:
         self._overlay = Overlay()
         self._leases: dict[bytes, int] = {}
         """The markers of lists under a lease that are written because an item was deleted."""
+        self._ended: list[Place] = []
+        """The empty dicts below which something was written that is deleted again: they went with it."""
         self.compacted = False
         """Whether the revision that is read was compacted away meanwhile."""
         self.over = False
@@ -179,6 +181,8 @@ class Transaction:
                 self._leases[above.marker] = marker[0].lease
                 return above
             self._silent[above.marker, b""] = None
+            if marker and marker[0].value == EMPTY_DICT and self._overlay.touches(at):
+                self._ended.append(above)
         return None
 
     # Committing
@@ -193,6 +197,7 @@ class Transaction:
         for at, value in writes:
             lease = self._leases.get(at.marker, 0)
             operations += plans.delete(at) if value is MISSING else unread(at, layer(value, at), lease)
+        operations += [Delete(at.marker) for at in self._ended if not self._overlay.known(at)[0]]
         places = [at for at, value in writes if value is not MISSING]
         path = writes[0][0].path
         room = _ROOM - len(self._ex.space.fences)
