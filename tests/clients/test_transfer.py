@@ -28,11 +28,13 @@ TREE = {"a": 1, "b": {"c": [1, {"d": 2}], "e": {}, "f": []}, "bytes": b"\xff", "
 
 
 def copy(client: EtcdMiddleware, source: str, target: str, **more: Any) -> int:
-    return run(transfer(client._exchange(), source, target, move=False, **more))
+    revision, location = run(transfer(client._exchange(), source, target, move=False, **more))
+    assert location == target
+    return revision
 
 
 def move(client: EtcdMiddleware, source: str, target: str, **more: Any) -> int:
-    return run(transfer(client._exchange(), source, target, move=True, **more))
+    return run(transfer(client._exchange(), source, target, move=True, **more))[0]
 
 
 @pytest.mark.parametrize("value", [1, "text", None, {}, [], [1, 2], TREE])
@@ -117,6 +119,36 @@ def test_into_and_out_of_lists(middleware: EtcdMiddleware) -> None:
         move(middleware, "/l/1", "/z", revision=middleware.entry("/z").revision)
     with pytest.raises(IndexError):
         copy(middleware, "/x", "/l/9")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "location"),
+    [
+        ("/l/1", "/l/5", "/l/4"),
+        ("/l/1", "/l/2", "/l/1"),
+        ("/l/4", "/l/2", "/l/2"),
+        ("/l/4", "/l/5", "/l/4"),
+        ("/l/1", "/l/3/x", "/l/2/x"),
+        ("/l/4", "/l/3/x", "/l/3/x"),
+        ("/l/1", "/l/4/3", "/l/3/3"),
+        ("/l/4/1", "/l/4/3", "/l/4/2"),
+        ("/l/4/1", "/l/5", "/l/5"),
+        ("/l/3/10", "/l/3/20", "/l/3/20"),
+        ("/l/3/10", "/l/4/2", "/l/4/2"),
+        ("/l/1", "/elsewhere", "/elsewhere"),
+        ("/l/1", "/k/2/x", "/k/2/x"),
+        ("/k/2", "/k/3", "/k/3"),
+    ],
+)
+def test_a_move_tells_where_it_lies_then(
+    middleware: EtcdMiddleware, source: str, target: str, location: str
+) -> None:
+    middleware["/l"] = ["a", "b", {"10": "ten"}, ["p", "q"]]
+    middleware["/k/2"] = {"y": 1}
+    value = middleware[source]
+    answer = BaseClient("/", middleware).move(source[1:], target[1:])
+    assert answer.headers["location"] == location[1:]
+    assert middleware[location] == value
 
 
 @pytest.mark.parametrize("value", ["v", {"k": [1]}])
