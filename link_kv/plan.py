@@ -6,6 +6,7 @@ and the reasons behind them are in ``docs/explanation/how-writes-stay-whole.md``
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -340,6 +341,20 @@ def gaps(place: Place, flat: Flat, lease: int = 0) -> list[Operation]:
     if cursor < place.end:
         operations.append(Delete(cursor, place.end))
     return operations
+
+
+def gone(found: Iterable[bytes], kept: Iterable[bytes]) -> list[Operation]:
+    """Deletes of the keys that were found and are not kept: one for all between two that are kept.
+
+    ``found`` are all keys of one range, in which nothing may be put meanwhile.
+    """
+    kept = set(kept)
+    deletes: list[Operation] = []
+    for stays, run in itertools.groupby(sorted(kept.union(found)), kept.__contains__):
+        if not stays:
+            first, *others = run
+            deletes.append(Delete(first, others[-1] + b"\0") if others else Delete(first))
+    return deletes
 
 
 def in_lists(operations: Sequence[Operation], guard: Guard) -> Sequence[Operation]:

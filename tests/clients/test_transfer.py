@@ -63,6 +63,19 @@ def test_ten_thousand_leaves_in_one_revision(etcd: Any, etcd_prefix: str) -> Non
         assert client.entry("/to").created == client.entry("/to").revision == revision
 
 
+def test_what_is_replaced_may_be_larger_than_a_request(etcd: Any, etcd_prefix: str) -> None:
+    with EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix, timeout=30) as client:
+        for part in range(3):
+            client[f"/to/{part}"] = {"k" * 60 + str(number): 1 for number in range(9000)}
+        client.update({"/to-": 1, "/to.x": 2, "/from": {"1": {"new": 1}}})
+        copy(client, "/from", "/to")
+        assert client.snapshot() == {"to-": 1, "to.x": 2, "from": {"1": {"new": 1}}, "to": {"1": {"new": 1}}}
+        client["/leaf"] = 1
+        copy(client, "/from", "/leaf")
+        copy(client, "/to-", "/to")
+        assert client["/to"] == 1
+
+
 def test_over_the_servers_limit_nothing_is_written(middleware: EtcdMiddleware) -> None:
     middleware["/from/a"] = "x" * 800_000
     middleware["/from/b"] = "x" * 800_000

@@ -57,9 +57,10 @@ async def transfer(
         if move and guard.lists and any(kv.lease for kv in kvs):
             raise ConfigError(f"{to.path}: is in a list, where what is under a lease would leave a gap")
         new = [Put(to.key + kv.key[len(at.key) :], kv.value, kv.lease if move else 0) for kv in kvs]
-        kept = {put.key for put in new}
         operations: list[Operation] = [*plans.in_lists(new, guard), *guard.operations]
-        operations += [Delete(kv.key) for kv in (*old_leaf, *old) if kv.key not in kept]
+        kept = {put.key for put in new}
+        operations += [Delete(to.key)] if old_leaf and to.key not in kept else []
+        operations += plans.gone([kv.key for kv in old], kept)
         operations += [Delete(at.key), Delete(at.marker, at.end)] if move else []
         compares = (*guard.compares, *_still(to, old_leaf, now), *_still(at, leaf, now))
         insist = [plans.unmoved(kv.key, kv.mod_revision) for kv in kvs]
