@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -168,6 +169,59 @@ def test_the_housekeeping_of_an_item_moves_up_with_it(
         "/l/2/.link/items/x": "of 2",
         "/l/.link/items/k": "of the list",
     }
+
+
+EDITS: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
+    "delete": (lambda items: items.__delitem__(1), {"1": "1", "2": "3", "2/s": "3s", "3": "4"}),
+    "delete a slice": (lambda items: items.__delitem__(slice(0, 3, 2)), {"1": "2", "1/s": "2s", "2": "4"}),
+    "pop": (lambda items: items.pop(), {"1": "1", "2": "2", "2/s": "2s", "3": "3", "3/s": "3s"}),
+    "remove": (
+        lambda items: items.remove({"x": 1}),
+        {"1": "2", "1/s": "2s", "2": "3", "2/s": "3s", "3": "4"},
+    ),
+    "insert": (
+        lambda items: items.insert(0, {"s": {"z": 1}}),
+        {"2": "1", "3": "2", "3/s": "2s", "4": "3", "4/s": "3s", "5": "4"},
+    ),
+    "insert a leaf": (
+        lambda items: items.insert(2, 5),
+        {"1": "1", "2": "2", "2/s": "2s", "4": "3", "4/s": "3s", "5": "4"},
+    ),
+    "reverse": (
+        lambda items: items.reverse(),
+        {"1": "4", "2": "3", "2/s": "3s", "3": "2", "3/s": "2s", "4": "1"},
+    ),
+    "set": (
+        lambda items: items.__setitem__(1, {"new": 1}),
+        {"1": "1", "2": "2", "3": "3", "3/s": "3s", "4": "4"},
+    ),
+    "set a leaf": (lambda items: items.__setitem__(1, 5), {"1": "1", "3": "3", "3/s": "3s", "4": "4"}),
+    "set a slice": (
+        lambda items: items.__setitem__(slice(0, 2), [{"x": {}}]),
+        {"1": "1", "2": "3", "2/s": "3s", "3": "4"},
+    ),
+    "extend": (
+        lambda items: items.extend([{"x": 1}]),
+        {"1": "1", "2": "2", "2/s": "2s", "3": "3", "3/s": "3s", "4": "4"},
+    ),
+    "clear": (lambda items: items.clear(), {}),
+}
+
+
+@pytest.mark.parametrize(("edit", "expected"), EDITS.values(), ids=list(EDITS))
+@pytest.mark.parametrize("path", ["/l", "/up/2"])
+def test_the_housekeeping_of_items_goes_where_they_go_in_a_view(
+    client: EtcdMiddleware, stored: Stored, foreign: Any, edit: Any, expected: dict[str, str], path: str
+) -> None:
+    client["/up"] = ["a", "b"]
+    client[path] = [{"x": 1}, {"s": {"y": 1}}, {"s": {"y": 2}}, {"x": 4}]
+    notes = {"1": "1", "2": "2", "2/s": "2s", "3": "3", "3/s": "3s", "4": "4"}
+    foreign({f"{path}/{item}/.link/items/x": text for item, text in notes.items()})
+    own = {"/up/.link/items/k": "above", f"{path}/.link/items/k": "of the list"}
+    foreign(own)
+    edit(client.tree(path))
+    found = {key: text for key, text in stored().items() if "/.link/" in key}
+    assert found == own | {f"{path}/{item}/.link/items/x": text for item, text in expected.items()}
 
 
 def test_writing_a_leaf_leaves_the_housekeeping_of_its_tree(noted: EtcdMiddleware, stored: Stored) -> None:
