@@ -7,7 +7,7 @@ and the reasons behind them are in ``docs/explanation/how-writes-stay-whole.md``
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from link_kv.errors import ListIndexError, NotATree
@@ -409,6 +409,22 @@ def delete_in_item(
     if len(gone) == len(found):
         operations.append(Put(item.marker, EMPTY_DICT, gone[0].lease))
     return Plan(compares, operations, guarded=True)
+
+
+def notes_left(notes: Mapping[bytes, Any], place: Place, *, item: bool) -> dict[bytes, Any]:
+    """Housekeeping by key, once what is at a place was deleted. Where that was an ``item`` of a list, what
+    belongs to those behind it moves up."""
+    above, _, index = place.key.rpartition(b"/")
+    left = {}
+    for key, kv in notes.items():
+        if key.startswith(place.marker):
+            continue
+        if item and key.startswith(above + b"/"):
+            segment, _, rest = key[len(above) + 1 :].partition(b"/")
+            if is_index(segment.decode(errors="replace")) and int(segment) > int(index):
+                key = b"%s/%d/%s" % (above, int(segment) - 1, rest)
+        left[key] = kv
+    return left
 
 
 def delete_item(

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from link_kv import EtcdMiddleware
+from link_kv import EtcdMiddleware, Session
+from link_kv._core.wire.calls import run
 from link_kv.errors import (
     Closed,
     EncodeError,
@@ -19,6 +20,7 @@ from link_kv.errors import (
     PathError,
     TooLarge,
 )
+from link_kv.plan import Get, Plan, Put
 from link_kv.sessions import Transaction
 from tests.leases import connect
 from tests.logins import ANN, ROOT, client_of, server_with_logins
@@ -367,6 +369,95 @@ def test_deleting_in_lists(etcd_client: EtcdMiddleware) -> None:
     etcd_client.transaction(work)
     assert etcd_client["/l"] == [{}, [1, 3], "d"]
     assert faults(etcd_client.raw.items(), etcd_client._space.prefix) == []
+
+
+MOVES: dict[str, Callable[[Any], None]] = {
+    "first": lambda t: t.__delitem__("/l/1"),
+    "last": lambda t: t.__delitem__("/l/5"),
+    "two": lambda t: [t.__delitem__("/l/2"), t.__delitem__("/l/3")],
+    "the same twice": lambda t: [t.__delitem__("/l/2"), t.__delitem__("/l/2")],
+    "all": lambda t: [t.__delitem__("/l/1") for _ in range(5)],
+    "in an item": lambda t: t.__delitem__("/l/3/in/1"),
+    "an item and in one": lambda t: [t.__delitem__("/l/3/in/2"), t.__delitem__("/l/1")],
+    "the last key of an item": lambda t: t.__delitem__("/l/2/s"),
+    "what one holds": lambda t: [t.__delitem__("/l/1/x"), t.__delitem__("/l/2")],
+    "and written after": lambda t: [t.__delitem__("/l/2"), t.__setitem__("/l/1/new", 1)],
+    "and written over": lambda t: [t.__delitem__("/l/2"), t.__setitem__("/l/1", 5)],
+    "and appended": lambda t: [t.__delitem__("/l/2"), t.__setitem__("/l/5", {"x": 1})],
+    "written before": lambda t: [t.__setitem__("/l/6", {"x": 1}), t.__delitem__("/l/2")],
+    "read before": lambda t: [t["/l"], t["/l/2"], t.__delitem__("/l/2")],
+}
+
+
+@pytest.mark.parametrize("change", MOVES.values(), ids=list(MOVES))
+@pytest.mark.parametrize("path", ["/l", "/up/1"])
+def test_the_housekeeping_of_items_moves_up_as_outside_of_transactions(
+    etcd_client: EtcdMiddleware, endpoint: str, change: Callable[[Any], None], path: str
+) -> None:
+    notes = ["1", "2", "2/s", "3", "3/in/1", "3/in/2", "5", "5/s"]
+    raw = etcd_client.raw
+    prefix = etcd_client.prefix.encode()
+    found = []
+
+    def below(t: Any) -> Any:
+        class Below:
+            def __getitem__(self, where: str) -> Any:
+                return t[path + where[2:]]
+
+            def __setitem__(self, where: str, value: Any) -> None:
+                t[path + where[2:]] = value
+
+            def __delitem__(self, where: str) -> None:
+                del t[path + where[2:]]
+
+        return Below()
+
+    for act in (
+        lambda: change(below(etcd_client)),
+        lambda: etcd_client.transaction(lambda t: change(below(t))),
+    ):
+        etcd_client.clear()
+        etcd_client["/up"] = ["a", "b"]
+        etcd_client[path] = [
+            {"x": 1},
+            {"s": {"y": 1}},
+            {"in": [{"z": 1}, {"z": 2}]},
+            "leaf",
+            {"s": {"y": 2}},
+        ]
+        for note in notes:
+            raw[prefix + f"{path}/{note}/.link/items/x".encode()] = note.encode()
+        raw[prefix + f"{path}/.link/items/x".encode()] = b"of the list"
+        act()
+        found.append(dict(raw))
+    assert found[0] == found[1]
+
+
+def test_housekeeping_that_moves_up_keeps_its_lease_and_who_deletes_it_meanwhile_is_heard(
+    etcd_client: EtcdMiddleware, other: EtcdMiddleware
+) -> None:
+    etcd_client["/l"] = ["a", {"x": 1}, {"x": 2}, {"x": 3}]
+    with Session(etcd_client) as session:
+        session.put("/note", 1)
+        lease = session.lease
+        key = etcd_client.prefix.encode() + b"/l/%d/.link/at/x"
+        ex = etcd_client._exchange()
+        run(ex.commit(Plan((), [Put(key % 2, b"1", lease), Put(key % 3, b"2"), Put(key % 4, b"3")]), "/l"))
+        once = Once(lambda: other.raw.pop(key % 3))
+
+        def work(t: Transaction) -> None:
+            del t["/l/1"]
+            once()
+
+        etcd_client.transaction(work)
+        assert once.runs == 2
+        _, found = run(etcd_client._exchange().read([Get(key % place) for place in (1, 2, 3, 4)]))
+        assert [[(kv.value, kv.lease) for kv in kvs] for kvs in found] == [
+            [(b"1", lease)],
+            [],
+            [(b"3", 0)],
+            [],
+        ]
 
 
 def test_an_item_that_was_written_and_emptied_stays(etcd_client: EtcdMiddleware) -> None:
