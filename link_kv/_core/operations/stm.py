@@ -54,7 +54,7 @@ class Transaction:
         self._leases: dict[bytes, int] = {}
         """The markers of lists under a lease that are written because an item was deleted."""
         self._notes: dict[bytes, dict[bytes, Any]] = {}
-        """By the marker of each list that was read: the housekeeping below it, by the key where it is to be."""
+        """By the marker of a list that was read: the housekeeping below it, by the key where it is to be."""
         self._ended: list[Place] = []
         """The empty dicts below which something was written that is deleted again: they went with it."""
         self.compacted = False
