@@ -390,11 +390,11 @@ MOVES: dict[str, Callable[[Any], None]] = {
 
 
 @pytest.mark.parametrize("change", MOVES.values(), ids=list(MOVES))
+@pytest.mark.parametrize("notes", [["1", "2", "2/s", "3", "3/in/1", "3/in/2", "5", "5/s"], ["1"], ["3/in/1"]])
 @pytest.mark.parametrize("path", ["/l", "/up/1"])
 def test_the_housekeeping_of_items_moves_up_as_outside_of_transactions(
-    etcd_client: EtcdMiddleware, endpoint: str, change: Callable[[Any], None], path: str
+    etcd_client: EtcdMiddleware, change: Callable[[Any], None], path: str, notes: list[str]
 ) -> None:
-    notes = ["1", "2", "2/s", "3", "3/in/1", "3/in/2", "5", "5/s"]
     raw = etcd_client.raw
     prefix = etcd_client.prefix.encode()
     found = []

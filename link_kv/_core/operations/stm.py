@@ -168,9 +168,9 @@ class Transaction:
         else:
             items, depth = await self._value(above), len(above.segments)
             self._overlay.assign(above, take_from(items, at, depth))
-            if notes := self._notes.get(above.marker):
+            if above.marker in self._notes:
                 item = isinstance(value_in(items, at.segments[depth:-1]), (list, tuple))
-                self._notes[above.marker] = plans.notes_left(notes, at, item=item)
+                self._notes[above.marker] = plans.notes_left(self._notes[above.marker], at, item=item)
 
     async def _list_above(self, at: Place) -> Place | None:
         """The uppermost list that a place is in."""
@@ -232,7 +232,7 @@ class Transaction:
     def _written(self, at: Place, value: Any) -> Sequence[Operation]:
         lay, lease = layer(value, at), self._leases.get(at.marker, 0)
         notes = self._notes.get(at.marker)
-        if not notes:
+        if notes is None:
             return unread(at, lay, lease)
         nodes = set(lay.flat.nodes)
         kept = {key: kv for key, kv in notes.items() if plans.owner(key, at) in nodes}
