@@ -6,7 +6,8 @@ and the reasons behind them are in ``docs/explanation/how-writes-stay-whole.md``
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from link_kv.errors import ListIndexError, NotATree
@@ -58,7 +59,15 @@ class PutNew(NamedTuple):
     value: bytes
 
 
-Operation = Put | Delete | Get | PutNew
+class Unless(NamedTuple):
+    """Operations that are not done where all of the compares hold. The last of a plan's operations, since
+    what is not done has no answers."""
+
+    compares: tuple[Compare, ...]
+    operations: tuple[Operation, ...]
+
+
+Operation = Put | Delete | Get | PutNew | Unless
 
 
 class Plan(NamedTuple):
@@ -334,6 +343,20 @@ def gaps(place: Place, flat: Flat, lease: int = 0) -> list[Operation]:
     return operations
 
 
+def gone(found: Iterable[bytes], kept: Iterable[bytes]) -> list[Operation]:
+    """Deletes of the keys that were found and are not kept: one for all between two that are kept.
+
+    ``found`` are all keys of one range, in which nothing may be put meanwhile.
+    """
+    kept = set(kept)
+    deletes: list[Operation] = []
+    for stays, run in itertools.groupby(sorted(kept.union(found)), kept.__contains__):
+        if not stays:
+            first, *others = run
+            deletes.append(Delete(first, others[-1] + b"\0") if others else Delete(first))
+    return deletes
+
+
 def in_lists(operations: Sequence[Operation], guard: Guard) -> Sequence[Operation]:
     """The operations of a write under this guard, such that no item outlives the list that it is in."""
     if not guard.leases:
@@ -360,6 +383,12 @@ def delete(place: Place, *, previous: bool = False) -> tuple[Operation, ...]:
     return (Delete(place.key, b"", previous), *below, Delete(*place.housekeeping))
 
 
+def delete_visible(place: Place, *, previous: bool = False) -> Unless:
+    """The same, unless nothing visible is there: then its housekeeping stays, as no tree of it went."""
+    nothing = (absent(place.key), *(absent(start, end) for start, end in place.visible))
+    return Unless(nothing, delete(place, previous=previous))
+
+
 def no_list_above(place: Place) -> tuple[Compare, ...]:
     return tuple(absent(above.marker) for above in place.ancestors())
 
@@ -380,6 +409,22 @@ def delete_in_item(
     if len(gone) == len(found):
         operations.append(Put(item.marker, EMPTY_DICT, gone[0].lease))
     return Plan(compares, operations, guarded=True)
+
+
+def notes_left(notes: Mapping[bytes, Any], place: Place, *, item: bool) -> dict[bytes, Any]:
+    """Housekeeping by key, once what is at a place was deleted. Where that was an ``item`` of a list, what
+    belongs to those behind it moves up."""
+    above, _, index = place.key.rpartition(b"/")
+    left = {}
+    for key, kv in notes.items():
+        if key.startswith(place.marker):
+            continue
+        if item and key.startswith(above + b"/"):
+            segment, _, rest = key[len(above) + 1 :].partition(b"/")
+            if is_index(segment.decode(errors="replace")) and int(segment) > int(index):
+                key = b"%s/%d/%s" % (above, int(segment) - 1, rest)
+        left[key] = kv
+    return left
 
 
 def delete_item(

@@ -192,8 +192,9 @@ class Tree(trees.View, MutableMapping[str, Any]):
 class TreeList(trees.View, MutableSequence[Any]):
     """A list of a client as a sequence that writes through, counted from 0.
 
-    Changing it anywhere but at the end rewrites it in one transaction, guarded: two who change it at once
-    both get what they asked for. Compares by content. Thread-safe, as the client is.
+    A change other than an append reads all of it, and writes what differs in one transaction, guarded: two
+    who change it at once both get what they asked for. Where one comes or goes, all behind it are written.
+    Compares by content. Thread-safe, as the client is.
     """
 
     __hash__ = None  # type: ignore[assignment]

@@ -18,14 +18,18 @@ from link_kv.plan import (
     Get,
     Guard,
     Put,
+    Unless,
     absent,
     create,
     delete,
     delete_in_item,
     delete_item,
+    delete_visible,
     gaps,
+    gone,
     guard_reads,
     no_list_above,
+    notes_left,
     optimistic,
     owner,
     present,
@@ -315,6 +319,38 @@ def test_gaps_never_overlap_each_other(value: Any) -> None:
     assert all(one.end <= two.key for one, two in itertools.pairwise(deletes))
 
 
+KEYS = st.sets(st.sampled_from([b"/ns/t/%d" % number for number in range(12)] + [b"/ns/t/1/x", b"/ns/t/1-"]))
+
+
+@given(KEYS, KEYS)
+def test_what_is_gone_is_deleted_at_once_between_what_is_kept(found: set[bytes], kept: set[bytes]) -> None:
+    deletes = gone(found, kept)
+    assert set(survivors([*deletes, *(Put(key, b"new") for key in kept)], dict.fromkeys(found, b""))) == kept
+    assert len(deletes) <= len(kept) + 1
+    for each in deletes:
+        assert isinstance(each, Delete)
+        assert not any(each.key <= key < (each.end or each.key + b"\0") for key in kept), "etcd refuses"
+
+
+@pytest.mark.parametrize(
+    ("path", "item", "left"),
+    [
+        ("/l/2", True, {b"1": 1, b"2/s": 3, b"9": 10, b"\xff": 0, b"01": 5}),
+        ("/l/2", False, {b"1": 1, b"3/s": 3, b"10": 10, b"\xff": 0, b"01": 5}),
+        ("/l/3/s", False, {b"1": 1, b"2": 2, b"10": 10, b"\xff": 0, b"01": 5}),
+    ],
+)
+def test_housekeeping_of_what_is_deleted_goes_and_that_behind_it_moves_up(
+    path: str, item: bool, left: dict[bytes, int]
+) -> None:
+    notes = {b"1": 1, b"2": 2, b"3/s": 3, b"10": 10, b"\xff": 0, b"01": 5}
+
+    def below(trees: dict[bytes, int]) -> dict[bytes, int]:
+        return {b"/ns/l/%s/.link/x" % tree: number for tree, number in trees.items()}
+
+    assert notes_left(below(notes), at(path), item=item) == below(left)
+
+
 @pytest.mark.parametrize(
     ("key", "tree"),
     [
@@ -341,6 +377,14 @@ def test_a_delete_takes_the_leaf_the_tree_and_its_housekeeping_unless_a_list_is_
         Delete(b"/ns/a/b/", b"/ns/a/b/.link/", True),
         Delete(b"/ns/a/b/.link0", b"/ns/a/b0", True),
         Delete(b"/ns/a/b/.link/", b"/ns/a/b/.link0"),
+    )
+    unless = delete_visible(at("/a/b"))
+    assert isinstance(unless, Unless)
+    assert unless.operations == delete(at("/a/b"))
+    assert unless.compares == (
+        absent(b"/ns/a/b"),
+        absent(b"/ns/a/b/", b"/ns/a/b/.link/"),
+        absent(b"/ns/a/b/.link0", b"/ns/a/b0"),
     )
     assert no_list_above(at("/a/b/c")) == (absent(b"/ns/a/"), absent(b"/ns/a/b/"))
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from link_kv import EtcdMiddleware
+from link_kv import EtcdMiddleware, Session
+from link_kv._core.wire.calls import run
 from link_kv.errors import (
     Closed,
     EncodeError,
@@ -19,8 +20,10 @@ from link_kv.errors import (
     PathError,
     TooLarge,
 )
+from link_kv.plan import Get, Plan, Put
 from link_kv.sessions import Transaction
 from tests.leases import connect
+from tests.logins import ANN, ROOT, client_of, server_with_logins
 from tests.model.layout import faults
 from tests.once import Once
 
@@ -208,6 +211,23 @@ def test_a_transaction_in_a_transaction_is_one_of_its_own(etcd_client: EtcdMiddl
     assert etcd_client.snapshot() == {"a": 1, "b": 2, "c": 3}
 
 
+def test_the_root_is_read_by_who_may_read_no_more_than_that_and_by_who_has_no_prefix() -> None:
+    with (
+        server_with_logins() as server,
+        client_of(server, ROOT) as root,
+        client_of(server, ANN, "/app") as ann,
+    ):
+        root["/app/store"] = {"x": [1]}
+        assert ann.transaction(lambda t: t["/"]) == {"store": {"x": [1]}}
+        assert root.transaction(lambda t: t["/"]) == {"app": {"store": {"x": [1]}}}
+
+        def work(t: Transaction) -> None:
+            t["/store/seen"] = t["/"]
+
+        ann.transaction(work)
+        assert ann["/store"] == {"x": [1], "seen": {"store": {"x": [1]}}}
+
+
 def test_housekeeping_is_not_read_and_goes_with_what_is_deleted(etcd_client: EtcdMiddleware) -> None:
     etcd_client["/s"] = {"a": {"b": 1}}
     key = etcd_client.prefix.encode() + b"/s/.link/items/a"
@@ -245,6 +265,53 @@ def test_writing_ends_an_empty_dict_above(etcd_client: EtcdMiddleware) -> None:
     etcd_client.transaction(lambda t: t.__setitem__("/a/b/c/d", 1))
     assert etcd_client.snapshot() == {"a": {"b": {"c": {"d": 1}}}}
     assert faults(etcd_client.raw.items(), etcd_client._space.prefix) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "writes", "gone"),
+    [
+        ({"e": {}}, {"/e/x": 1}, ["/e/x"]),
+        ({"e": {}}, {"/e/x/y": 1, "/e/z": 2}, ["/e/x/y", "/e/z"]),
+        ({"e": {}}, {"/e/x/y": 1}, ["/e/x"]),
+        ({"e": {}}, {"/e/1/1": {}}, ["/e/1"]),
+        ({"e": {}}, {"/e/x": {"y": 1}}, ["/e/x/y"]),
+        ({"e": {"d": {}}}, {"/e/d/x": 1}, ["/e/d/x"]),
+        ({"e": {"d": {}, "stays": 1}}, {"/e/d/x": 1}, ["/e/d/x"]),
+        ({"e": {"d": {}, "stays": {}}}, {"/e/d/x": 1}, ["/e/d/x"]),
+        ({"l": [{}]}, {"/l/1/x": 1}, ["/l/1/x"]),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("after", [None, "/e", "/e/d", "/e/new"])
+def test_an_empty_dict_that_was_written_to_goes_with_what_was_written(
+    etcd_client: EtcdMiddleware, before: Any, writes: Any, gone: list[str], after: str | None
+) -> None:
+    """As it does outside of transactions."""
+
+    def work(t: Any) -> None:
+        for path, value in writes.items():
+            t[path] = value
+        for path in gone:
+            del t[path]
+        if after:
+            t[after] = {}
+
+    etcd_client.update({f"/{name}": value for name, value in before.items()})
+    work(etcd_client)
+    expected, stored = etcd_client.snapshot(), dict(etcd_client.raw)
+    etcd_client.clear()
+    etcd_client.update({f"/{name}": value for name, value in before.items()})
+    seen: list[Any] = []
+
+    def watched(t: Transaction) -> None:
+        work(t)
+        seen.append(t["/"])
+        assert {name: t.get(f"/{name}") for name in t["/"]} == expected
+        assert ("/e" in t) == ("e" in expected)
+
+    etcd_client.transaction(watched)
+    assert seen[-1] == expected == etcd_client.snapshot()
+    assert dict(etcd_client.raw) == stored
 
 
 @pytest.mark.parametrize("read", [False, True])
@@ -302,6 +369,95 @@ def test_deleting_in_lists(etcd_client: EtcdMiddleware) -> None:
     etcd_client.transaction(work)
     assert etcd_client["/l"] == [{}, [1, 3], "d"]
     assert faults(etcd_client.raw.items(), etcd_client._space.prefix) == []
+
+
+MOVES: dict[str, Callable[[Any], None]] = {
+    "first": lambda t: t.__delitem__("/l/1"),
+    "last": lambda t: t.__delitem__("/l/5"),
+    "two": lambda t: [t.__delitem__("/l/2"), t.__delitem__("/l/3")],
+    "the same twice": lambda t: [t.__delitem__("/l/2"), t.__delitem__("/l/2")],
+    "all": lambda t: [t.__delitem__("/l/1") for _ in range(5)],
+    "in an item": lambda t: t.__delitem__("/l/3/in/1"),
+    "an item and in one": lambda t: [t.__delitem__("/l/3/in/2"), t.__delitem__("/l/1")],
+    "the last key of an item": lambda t: t.__delitem__("/l/2/s"),
+    "what one holds": lambda t: [t.__delitem__("/l/1/x"), t.__delitem__("/l/2")],
+    "and written after": lambda t: [t.__delitem__("/l/2"), t.__setitem__("/l/1/new", 1)],
+    "and written over": lambda t: [t.__delitem__("/l/2"), t.__setitem__("/l/1", 5)],
+    "and appended": lambda t: [t.__delitem__("/l/2"), t.__setitem__("/l/5", {"x": 1})],
+    "written before": lambda t: [t.__setitem__("/l/6", {"x": 1}), t.__delitem__("/l/2")],
+    "read before": lambda t: [t["/l"], t["/l/2"], t.__delitem__("/l/2")],
+}
+
+
+@pytest.mark.parametrize("change", MOVES.values(), ids=list(MOVES))
+@pytest.mark.parametrize("notes", [["1", "2", "2/s", "3", "3/in/1", "3/in/2", "5", "5/s"], ["1"], ["3/in/1"]])
+@pytest.mark.parametrize("path", ["/l", "/up/1"])
+def test_the_housekeeping_of_items_moves_up_as_outside_of_transactions(
+    etcd_client: EtcdMiddleware, change: Callable[[Any], None], path: str, notes: list[str]
+) -> None:
+    raw = etcd_client.raw
+    prefix = etcd_client.prefix.encode()
+    found = []
+
+    def below(t: Any) -> Any:
+        class Below:
+            def __getitem__(self, where: str) -> Any:
+                return t[path + where[2:]]
+
+            def __setitem__(self, where: str, value: Any) -> None:
+                t[path + where[2:]] = value
+
+            def __delitem__(self, where: str) -> None:
+                del t[path + where[2:]]
+
+        return Below()
+
+    for act in (
+        lambda: change(below(etcd_client)),
+        lambda: etcd_client.transaction(lambda t: change(below(t))),
+    ):
+        etcd_client.clear()
+        etcd_client["/up"] = ["a", "b"]
+        etcd_client[path] = [
+            {"x": 1},
+            {"s": {"y": 1}},
+            {"in": [{"z": 1}, {"z": 2}]},
+            "leaf",
+            {"s": {"y": 2}},
+        ]
+        for note in notes:
+            raw[prefix + f"{path}/{note}/.link/items/x".encode()] = note.encode()
+        raw[prefix + f"{path}/.link/items/x".encode()] = b"of the list"
+        act()
+        found.append(dict(raw))
+    assert found[0] == found[1]
+
+
+def test_housekeeping_that_moves_up_keeps_its_lease_and_who_deletes_it_meanwhile_is_heard(
+    etcd_client: EtcdMiddleware, other: EtcdMiddleware
+) -> None:
+    etcd_client["/l"] = ["a", {"x": 1}, {"x": 2}, {"x": 3}]
+    with Session(etcd_client) as session:
+        session.put("/note", 1)
+        lease = session.lease
+        key = etcd_client.prefix.encode() + b"/l/%d/.link/at/x"
+        ex = etcd_client._exchange()
+        run(ex.commit(Plan((), [Put(key % 2, b"1", lease), Put(key % 3, b"2"), Put(key % 4, b"3")]), "/l"))
+        once = Once(lambda: other.raw.pop(key % 3))
+
+        def work(t: Transaction) -> None:
+            del t["/l/1"]
+            once()
+
+        etcd_client.transaction(work)
+        assert once.runs == 2
+        _, found = run(etcd_client._exchange().read([Get(key % place) for place in (1, 2, 3, 4)]))
+        assert [[(kv.value, kv.lease) for kv in kvs] for kvs in found] == [
+            [(b"1", lease)],
+            [],
+            [(b"3", 0)],
+            [],
+        ]
 
 
 def test_an_item_that_was_written_and_emptied_stays(etcd_client: EtcdMiddleware) -> None:
@@ -425,6 +581,26 @@ def test_more_than_a_request_can_carry_is_refused_before_anything_is_written(
     with pytest.raises(TooLarge, match="/a"):
         etcd_client.transaction(work)
     assert len(etcd_client) == 0
+
+
+def test_trees_may_be_as_deep_as_outside_of_transactions(etcd_client: EtcdMiddleware) -> None:
+    value: Any = 1
+    for _ in range(600):
+        value = {"d": value}
+    etcd_client["/deep"] = value
+    etcd_client.raw[etcd_client.prefix.encode() + b"/deeper" + b"/d" * 3000] = b"1"
+
+    def work(t: Transaction) -> None:
+        t["/written"] = t["/deep"]
+        deeper, depth = t["/deeper"], 0
+        while isinstance(deeper, dict):
+            deeper, depth = deeper["d"], depth + 1
+        assert depth == 3000
+        with pytest.raises(EncodeError, match="too deeply"):
+            t["/new"] = t["/deeper"]
+
+    etcd_client.transaction(work)
+    assert "/written" + "/d" * 600 in etcd_client
 
 
 def test_deep_paths(etcd_client: EtcdMiddleware, other: EtcdMiddleware) -> None:

@@ -22,16 +22,19 @@ from link_kv import (
 from link_kv._core.operations.transfer import transfer
 from link_kv._core.wire.calls import run
 from link_kv.clients import BaseClient, ClientError
+from link_kv.plan import Get
 
 TREE = {"a": 1, "b": {"c": [1, {"d": 2}], "e": {}, "f": []}, "bytes": b"\xff", "none": None}
 
 
 def copy(client: EtcdMiddleware, source: str, target: str, **more: Any) -> int:
-    return run(transfer(client._exchange(), source, target, move=False, **more))
+    revision, location = run(transfer(client._exchange(), source, target, move=False, **more))
+    assert location == target
+    return revision
 
 
 def move(client: EtcdMiddleware, source: str, target: str, **more: Any) -> int:
-    return run(transfer(client._exchange(), source, target, move=True, **more))
+    return run(transfer(client._exchange(), source, target, move=True, **more))[0]
 
 
 @pytest.mark.parametrize("value", [1, "text", None, {}, [], [1, 2], TREE])
@@ -58,6 +61,19 @@ def test_ten_thousand_leaves_in_one_revision(etcd: Any, etcd_prefix: str) -> Non
         assert "/from" not in client
         assert client.at(revision - 1)["/from"] == tree
         assert client.entry("/to").created == client.entry("/to").revision == revision
+
+
+def test_what_is_replaced_may_be_larger_than_a_request(etcd: Any, etcd_prefix: str) -> None:
+    with EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix, timeout=30) as client:
+        for part in range(3):
+            client[f"/to/{part}"] = {"k" * 60 + str(number): 1 for number in range(9000)}
+        client.update({"/to-": 1, "/to.x": 2, "/from": {"1": {"new": 1}}})
+        copy(client, "/from", "/to")
+        assert client.snapshot() == {"to-": 1, "to.x": 2, "from": {"1": {"new": 1}}, "to": {"1": {"new": 1}}}
+        client["/leaf"] = 1
+        copy(client, "/from", "/leaf")
+        copy(client, "/to-", "/to")
+        assert client["/to"] == 1
 
 
 def test_over_the_servers_limit_nothing_is_written(middleware: EtcdMiddleware) -> None:
@@ -116,6 +132,53 @@ def test_into_and_out_of_lists(middleware: EtcdMiddleware) -> None:
         move(middleware, "/l/1", "/z", revision=middleware.entry("/z").revision)
     with pytest.raises(IndexError):
         copy(middleware, "/x", "/l/9")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "location"),
+    [
+        ("/l/1", "/l/5", "/l/4"),
+        ("/l/1", "/l/2", "/l/1"),
+        ("/l/4", "/l/2", "/l/2"),
+        ("/l/4", "/l/5", "/l/4"),
+        ("/l/1", "/l/3/x", "/l/2/x"),
+        ("/l/4", "/l/3/x", "/l/3/x"),
+        ("/l/1", "/l/4/3", "/l/3/3"),
+        ("/l/4/1", "/l/4/3", "/l/4/2"),
+        ("/l/4/1", "/l/5", "/l/5"),
+        ("/l/3/10", "/l/3/20", "/l/3/20"),
+        ("/l/3/10", "/l/4/2", "/l/4/2"),
+        ("/l/1", "/elsewhere", "/elsewhere"),
+        ("/l/1", "/k/2/x", "/k/2/x"),
+        ("/k/2", "/k/3", "/k/3"),
+    ],
+)
+def test_a_move_tells_where_it_lies_then(
+    middleware: EtcdMiddleware, source: str, target: str, location: str
+) -> None:
+    middleware["/l"] = ["a", "b", {"10": "ten"}, ["p", "q"]]
+    middleware["/k/2"] = {"y": 1}
+    value = middleware[source]
+    answer = BaseClient("/", middleware).move(source[1:], target[1:])
+    assert answer.headers["location"] == location[1:]
+    assert middleware[location] == value
+
+
+@pytest.mark.parametrize("value", ["v", {"k": [1]}])
+@pytest.mark.parametrize("target", ["/l/1", "/l/3", "/l/2/x", "/l/2/new/x"])
+@pytest.mark.parametrize("do", [copy, move], ids=["copy", "move"])
+def test_what_is_put_into_a_list_that_is_to_expire_goes_with_it(
+    middleware: EtcdMiddleware, do: Any, target: str, value: Any
+) -> None:
+    middleware.put("/l", ["a", {"x": 1}], ttl=60)
+    lease = middleware.entry("/l/1").lease
+    middleware["/from"] = value
+    do(middleware, "/from", target)
+    assert middleware[target] == value
+    ex = middleware._exchange()
+    at = ex.place("/l")
+    _, [found] = run(ex.read([Get(at.marker, at.end)]))
+    assert {kv.key: kv.lease for kv in found} == {kv.key: lease for kv in found}
 
 
 # What is refused

@@ -20,7 +20,19 @@ from link_kv._core.wire.requests import (
     read_request,
     txn_request,
 )
-from link_kv.plan import Compare, Delete, Get, Operation, Plan, Put, PutNew, guard_reads, optimistic, reads
+from link_kv.plan import (
+    Compare,
+    Delete,
+    Get,
+    Operation,
+    Plan,
+    Put,
+    PutNew,
+    Unless,
+    guard_reads,
+    optimistic,
+    reads,
+)
 from link_kv.tree import place
 from tests.values import NASTY
 
@@ -134,6 +146,14 @@ def test_a_put_that_only_creates_is_a_transaction_of_its_own() -> None:
     assert read_compare(inner.compare[0]) == Compare(b"k", "version", "=", 0)
     assert read_operation(inner.success[0]) == Put(b"k", b"v")
     assert not inner.failure
+
+
+def test_what_is_not_done_where_compares_hold_is_the_failure_branch_of_an_inner_transaction() -> None:
+    unless = Unless((Compare(b"k", "version", "=", 0),), (Delete(b"k", b"l", True), Put(b"m", b"1")))
+    inner = parsed(txn_request(Plan((), [Put(b"a", b"1"), unless]))).success[1].request_txn
+    assert tuple(map(read_compare, inner.compare)) == unless.compares
+    assert tuple(map(read_operation, inner.failure)) == unless.operations
+    assert not inner.success
 
 
 def numbered(count: int) -> list[Operation]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from link_kv import EtcdMiddleware
-from link_kv.errors import ConfigError, KeyExists
+from link_kv._core.wire.exchange import Exchange
+from link_kv.errors import ConfigError, KeyExists, NotFound
 from tests.middleware.conftest import Stored
 
 NOTES = {
@@ -110,6 +112,48 @@ def test_deleting_a_tree_deletes_its_housekeeping(
     assert notes(stored) == {key for key in NOTES if key.partition("/.link/")[0] not in gone}
 
 
+@pytest.mark.parametrize(
+    "remove",
+    [EtcdMiddleware.delete, EtcdMiddleware.pop, lambda client, path: client.tree("/").pop(path[1:])],
+    ids=["delete", "pop", "view"],
+)
+def test_deleting_what_nobody_sees_leaves_the_housekeeping(
+    client: EtcdMiddleware, stored: Stored, foreign: Any, remove: Any
+) -> None:
+    client["/oven/t"] = 1
+    foreign({"/oven/.link/items/t": "units", "/oven/.link/at/t": "1"})
+    del client["/oven/t"]
+    before = stored()
+    assert len(before) == 2
+    with pytest.raises(NotFound):
+        remove(client, "/oven")
+    assert client.pop("/oven", "nothing") == "nothing"
+    assert stored() == before
+
+
+def test_what_goes_while_its_delete_looks_for_lists_above_keeps_the_housekeeping(
+    client: EtcdMiddleware, stored: Stored, foreign: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list above whose items are not one to n is a dict: what is deleted in it is not looked for first."""
+    client["/l/x/y"] = 1
+    foreign({"/l/": "[]", "/l/x/.link/items/y": "units"})
+    commit = Exchange.commit
+    raced: list[int] = []
+
+    async def race(self: Exchange, *arguments: Any) -> Any:
+        raced.append(1)
+        if len(raced) == 2:
+            del client.raw[f"{client.prefix}/l/x/y".encode()]
+        return await commit(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Exchange, "commit", race)
+        with pytest.raises(NotFound):
+            del client["/l/x"]
+    assert len(raced) == 3
+    assert stored() == {"/l/": "[]", "/l/x/.link/items/y": "units"}
+
+
 def test_clear_keeps_what_is_no_trees_own(noted: EtcdMiddleware, stored: Stored) -> None:
     noted.clear()
     assert stored() == {"/.link/services/s": "prefix"}
@@ -125,6 +169,59 @@ def test_the_housekeeping_of_an_item_moves_up_with_it(
         "/l/2/.link/items/x": "of 2",
         "/l/.link/items/k": "of the list",
     }
+
+
+EDITS: dict[str, tuple[Callable[[Any], object], dict[str, str]]] = {
+    "delete": (lambda items: items.__delitem__(1), {"1": "1", "2": "3", "2/s": "3s", "3": "4"}),
+    "delete a slice": (lambda items: items.__delitem__(slice(0, 3, 2)), {"1": "2", "1/s": "2s", "2": "4"}),
+    "pop": (lambda items: items.pop(), {"1": "1", "2": "2", "2/s": "2s", "3": "3", "3/s": "3s"}),
+    "remove": (
+        lambda items: items.remove({"x": 1}),
+        {"1": "2", "1/s": "2s", "2": "3", "2/s": "3s", "3": "4"},
+    ),
+    "insert": (
+        lambda items: items.insert(0, {"s": {"z": 1}}),
+        {"2": "1", "3": "2", "3/s": "2s", "4": "3", "4/s": "3s", "5": "4"},
+    ),
+    "insert a leaf": (
+        lambda items: items.insert(2, 5),
+        {"1": "1", "2": "2", "2/s": "2s", "4": "3", "4/s": "3s", "5": "4"},
+    ),
+    "reverse": (
+        lambda items: items.reverse(),
+        {"1": "4", "2": "3", "2/s": "3s", "3": "2", "3/s": "2s", "4": "1"},
+    ),
+    "set": (
+        lambda items: items.__setitem__(1, {"new": 1}),
+        {"1": "1", "2": "2", "3": "3", "3/s": "3s", "4": "4"},
+    ),
+    "set a leaf": (lambda items: items.__setitem__(1, 5), {"1": "1", "3": "3", "3/s": "3s", "4": "4"}),
+    "set a slice": (
+        lambda items: items.__setitem__(slice(0, 2), [{"x": {}}]),
+        {"1": "1", "2": "3", "2/s": "3s", "3": "4"},
+    ),
+    "extend": (
+        lambda items: items.extend([{"x": 1}]),
+        {"1": "1", "2": "2", "2/s": "2s", "3": "3", "3/s": "3s", "4": "4"},
+    ),
+    "clear": (lambda items: items.clear(), {}),
+}
+
+
+@pytest.mark.parametrize(("edit", "expected"), EDITS.values(), ids=list(EDITS))
+@pytest.mark.parametrize("path", ["/l", "/up/2"])
+def test_the_housekeeping_of_items_goes_where_they_go_in_a_view(
+    client: EtcdMiddleware, stored: Stored, foreign: Any, edit: Any, expected: dict[str, str], path: str
+) -> None:
+    client["/up"] = ["a", "b"]
+    client[path] = [{"x": 1}, {"s": {"y": 1}}, {"s": {"y": 2}}, {"x": 4}]
+    notes = {"1": "1", "2": "2", "2/s": "2s", "3": "3", "3/s": "3s", "4": "4"}
+    foreign({f"{path}/{item}/.link/items/x": text for item, text in notes.items()})
+    own = {"/up/.link/items/k": "above", f"{path}/.link/items/k": "of the list"}
+    foreign(own)
+    edit(client.tree(path))
+    found = {key: text for key, text in stored().items() if "/.link/" in key}
+    assert found == own | {f"{path}/{item}/.link/items/x": text for item, text in expected.items()}
 
 
 def test_writing_a_leaf_leaves_the_housekeeping_of_its_tree(noted: EtcdMiddleware, stored: Stored) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware
+from link_kv._core import operations
 from link_kv.errors import EncodeError, ListIndexError, NotATree, NotFound
 from link_kv.middleware import Tree, TreeList
 from tests.middleware.conftest import Stored
@@ -227,6 +228,34 @@ def test_a_view_tells_where_it_is(tree: Any) -> None:
     assert tree["sub"].path == "/t/sub"
 
 
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("value", [5, None, {"y": 1}, {}, [1, {"z": 2}], []], ids=repr)
+def test_setdefault_tells_what_it_found_or_wrote_though_others_delete_it_at_once(
+    client: EtcdMiddleware, tree: Any, monkeypatch: pytest.MonkeyPatch, there: bool, value: Any
+) -> None:
+    setdefault = operations.setdefault
+
+    async def then_gone(ex: Any, path: str, default: Any) -> Any:
+        found = await setdefault(ex, path, default)
+        del client[path]
+        return found
+
+    if there:
+        tree["new"] = value
+    assert tree.setdefault("new", 0 if there else value) == value
+    if not there:
+        del tree["new"]
+    monkeypatch.setattr(operations, "setdefault", then_gone)
+    found = tree.setdefault("new", 0 if there else value)
+    assert "new" not in tree
+    if isinstance(value, dict):
+        assert isinstance(found, Tree)
+    elif isinstance(value, list):
+        assert isinstance(found, TreeList)
+    else:
+        assert same(found, value)
+
+
 # Lists
 
 
@@ -292,6 +321,56 @@ def test_a_list_is_edited_as_pythons_own_in_one_revision(
         assert same(answer, expected)
     assert same(client["/l"], plain)
     assert len(states("/l", before)) == 2
+
+
+@pytest.mark.parametrize(
+    ("edit", "moved"),
+    [
+        (lambda items: items.extend(["x"]), ["/l/5"]),
+        (lambda items: items.pop(), []),
+        (lambda items: items.insert(4, "x"), ["/l/5"]),
+        (lambda items: items.__setitem__(0, "x"), ["/l/1"]),
+        (lambda items: items.__setitem__(0, "a"), []),
+        (lambda items: items.__setitem__(1, {"k": 1, "new": 2}), ["/l/2/new"]),
+        (lambda items: items.__delitem__(2), ["/l/3"]),
+    ],
+)
+@pytest.mark.parametrize("ttl", [None, 60])
+def test_what_stays_in_a_list_is_not_written_again(
+    client: EtcdMiddleware, meta: Any, edit: Any, moved: list[str], ttl: float | None
+) -> None:
+    before = client.put("/l", ["a", {"k": 1}, ["b"], None], ttl=ttl)
+    edit(client.tree("/l"))
+    assert meta("/l/").mod_revision > before, "who compares the marker notices"
+    assert [path for path in client if meta(path).mod_revision > before] == moved
+    assert {meta(path).lease_id for path in client} == {meta("/l/").lease_id}
+
+
+def test_a_list_beyond_what_one_request_carries_is_changed_at_its_end_and_cleared(
+    client: EtcdMiddleware,
+) -> None:
+    client["/l"] = []
+    for number in range(18):
+        client.append("/l", str(number % 10) * 100_000)
+    items = client.tree("/l")
+    items.extend(["x", "end"])
+    assert items.pop() == "end"
+    items.insert(len(items), "y")
+    items[0] = "z"
+    assert len(items) == 20
+    assert items[0] == "z"
+    assert items[-2:] == ["x", "y"]
+    items.clear()
+    assert items == []
+
+
+def test_a_list_of_tens_of_thousands_of_long_keys_is_cleared(client: EtcdMiddleware) -> None:
+    client["/l"] = []
+    for _ in range(3):
+        client.append("/l", {"k" * 60 + str(number): 1 for number in range(9000)})
+    items = client.tree("/l")
+    items.clear()
+    assert items == []
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,9 @@ async def _delete(ex: Exchange, request: Request) -> Answer:
 
 async def _copy(ex: Exchange, request: Request) -> Answer:
     target, guard = request.params["destination"], request.params.get("revision")
-    revision = await transfer(ex, request.path, target, move=request.method == "MOVE", revision=guard)
-    return Answer(HTTPStatus.CREATED, {"location": target} | ({"revision": revision} if revision else {}))
+    move = request.method == "MOVE"
+    revision, location = await transfer(ex, request.path, target, move=move, revision=guard)
+    return Answer(HTTPStatus.CREATED, {"location": location} | ({"revision": revision} if revision else {}))
 
 
 VERBS: dict[str, Callable[[Exchange, Request], Coroutine[Any, Any, Answer]]] = {

@@ -183,7 +183,7 @@ async def write(ex: Exchange, path: str, texts: Texts) -> int:
         if not operations:
             return 0
         # It may be sent again if it moves a key that was there: that never comes back.
-        written = {operation.key for operation in operations}
+        written = {op.key for op in operations if isinstance(op, (Put, Delete))}
         moved = [plans.unmoved(kv.key, kv.mod_revision) for kv in found[-1] if kv.key in written][:1]
         compares = (*guard.compares, *moved, plans.quiet(at.marker, at.end, revision))
         plan = Plan(compares, [*operations, *guard.operations], guarded=bool(moved))

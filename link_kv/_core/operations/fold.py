@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -127,6 +128,21 @@ def fold(pairs: Iterable[tuple[str, Any]], place: Callable[[str], Place]) -> lis
     return overlay.writes()
 
 
+def copied(value: Any) -> Any:
+    """A value whose dicts and lists are nobody else's. No recursion: there may be thousands of levels."""
+    top = [value]
+    pending: list[Any] = [top]
+    while pending:
+        node = pending.pop()
+        for name, item in node.items() if isinstance(node, dict) else enumerate(node):
+            if isinstance(item, (dict, list, tuple)):
+                node[name] = dict(item) if isinstance(item, dict) else list(item)
+                pending.append(node[name])
+            else:
+                node[name] = copy.deepcopy(item)
+    return top[0]
+
+
 def _is_empty_dict(value: Any) -> bool:
     return isinstance(value, dict) and not value
 
@@ -185,7 +201,7 @@ def take_from(container: Any, at: Place, depth: int, *, missing_is_fine: bool = 
     rest = MISSING if last else take_from(found, at, depth + 1, missing_is_fine=missing_is_fine)
     if isinstance(container, dict):
         name = decode_name(segment)
-        if rest is MISSING or (_is_empty_dict(rest) and found):
+        if rest is MISSING or _is_empty_dict(rest):
             return {key: value for key, value in container.items() if key != name}
         return {**container, name: rest}
     items = list(container)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from link_kv import plan as plans
@@ -15,7 +15,7 @@ from link_kv.errors import (
     ListIndexError,
     NotATree,
 )
-from link_kv.plan import Get, Plan
+from link_kv.plan import Get, Plan, Put
 from link_kv.tree import (
     LIST,
     MISSING,
@@ -150,7 +150,10 @@ async def length(ex: Exchange, path: str) -> int:
 
 
 async def edit_list(ex: Exchange, path: str, edit: Callable[[list[Any]], T]) -> T:
-    """Read a list, let ``edit`` change it, and write it back in one transaction; again when it has moved."""
+    """Read a list, let ``edit`` change it, and write what differs in one transaction.
+
+    Again when it has moved. The housekeeping of an item goes where the item goes.
+    """
     at = ex.place(path)
     guards = plans.guard_reads([at])
     while True:
@@ -161,14 +164,46 @@ async def edit_list(ex: Exchange, path: str, edit: Callable[[list[Any]], T]) -> 
             raise missing(at.path)
         if leaf or not isinstance(value, list):
             raise NotATree(f"{at.path}: is not a list")
+        before = value.copy()
         result = edit(value)
         guard = plans.resolve([at], found[: len(guards)], revision)
         assert guard is not None
-        keys = [kv.key for kv in below]
         marker = below[0]
-        compares, operations = plans.replace(at, flatten(value, at), False, keys, revision, marker.lease)
-        compares = (*guard.compares, plans.unmoved(at.marker, marker.mod_revision), *compares)
-        operations = [*plans.in_lists(operations, guard), *guard.operations]
-        plan = Plan(compares, operations, guarded=True)
+        flat = flatten(value, at)
+        notes = [*_housekeeping(at, below, before, value, flat)]
+        keys = [*(key for key, _ in flat.pairs), *(note.key for note in notes)]
+        operations = [*plans.in_lists(plans.puts(flat, marker.lease), guard), *notes]
+        # What others change in a list puts a key in it, or its marker: that one is put whatever differs.
+        there = {Put(kv.key, kv.value, kv.lease) for kv in below[1:]}
+        operations = [put for put in operations if put not in there]
+        operations += plans.gone([kv.key for kv in below], keys)
+        quiet = plans.quiet(at.marker, at.end, revision)
+        unmoved = plans.unmoved(at.marker, marker.mod_revision)
+        compares = (*guard.compares, unmoved, plans.absent(at.key), quiet)
+        plan = Plan(compares, [*operations, *guard.operations], guarded=True)
         if (await ex.commit(plan, at.path)).succeeded:
             return result
+
+
+def _housekeeping(
+    at: Place, below: Sequence[Any], before: Sequence[Any], after: Sequence[Any], flat: Flat
+) -> Iterator[Put]:
+    """The housekeeping below a list once it was edited: an item's where the item is now.
+
+    Where an item gave way to another at its place, what belongs to a dict or list that the new one still has
+    stays, as it does when the item is assigned.
+    """
+    # Trees were made when the list was read, and each is itself alone. Leaves have no housekeeping.
+    new = {id(item): index for index, item in enumerate(after, 1) if isinstance(item, (dict, list))}
+    places = {b"%d" % index: new.get(id(item), 0) for index, item in enumerate(before, 1)}
+    nodes, taken = set(flat.nodes), {b"%d" % place for place in places.values()}
+    for kv in below:
+        owner = plans.owner(kv.key, at)
+        if owner is None:
+            continue
+        index, _, rest = kv.key[len(at.marker) :].partition(b"/")
+        place = places.get(index)
+        if place:
+            yield Put(b"%s%d/%s" % (at.marker, place, rest), kv.value, kv.lease)
+        elif owner in nodes and index not in taken:
+            yield Put(kv.key, kv.value, kv.lease)

@@ -7,19 +7,18 @@ was not there is compared as ranges in which nothing was put.
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from link_kv import plan as plans
 from link_kv._core.operations import layer, missing, not_root, unread
-from link_kv._core.operations.fold import Overlay, take_from
+from link_kv._core.operations.fold import Overlay, copied, take_from, value_in
 from link_kv._core.wire.exchange import Exchange, Namespace
 from link_kv.codec import decode
 from link_kv.errors import Closed, Conflict, ListIndexError, NotATree, RevisionError, TooLarge
 from link_kv.plan import Compare, Delete, Get, Guard, Operation, Plan, Put
-from link_kv.tree import LIST, MISSING, Leaf, Place, build, is_index, leaves
+from link_kv.tree import EMPTY_DICT, LIST, MISSING, Flat, Leaf, Place, build, is_index, leaves
 
 T = TypeVar("T")
 
@@ -54,6 +53,10 @@ class Transaction:
         self._overlay = Overlay()
         self._leases: dict[bytes, int] = {}
         """The markers of lists under a lease that are written because an item was deleted."""
+        self._notes: dict[bytes, dict[bytes, Any]] = {}
+        """By the marker of a list that was read: the housekeeping below it, by the key where it is to be."""
+        self._ended: list[Place] = []
+        """The empty dicts below which something was written that is deleted again: they went with it."""
         self.compacted = False
         """Whether the revision that is read was compacted away meanwhile."""
         self.over = False
@@ -73,7 +76,7 @@ class Transaction:
     async def read(self, path: str, default: Any = MISSING) -> Any:
         """The value at a path as this transaction sees it, ``default`` when nothing is there."""
         value = await self._value(self._place(path))
-        return default if value is MISSING else copy.deepcopy(value)
+        return default if value is MISSING else copied(value)
 
     async def get(self, path: str) -> Any:
         """The same; raises `NotFound`."""
@@ -92,9 +95,10 @@ class Transaction:
         return value if known else self._overlay.over(await self._committed(at), at)
 
     async def _committed(self, at: Place) -> Any:
-        leaf, *below = await self._read(plans.reads(at))
-        if not at.segments:
-            leaf = ()  # the root has none
+        if at.segments:
+            leaf, *below = await self._read(plans.reads(at))
+        else:
+            leaf, below = (), await self._read([Get(start, end) for start, end in at.visible])
         if leaf:
             self._saw(at, [Leaf(at.path, b"", False, leaf[0])])
             return decode(leaf[0].value)
@@ -107,6 +111,8 @@ class Transaction:
             if kv.value == LIST and kv.key[-1:] == b"/" and plans.owner(kv.key, at) is None
         )
         value = build([(kv.key, kv.value) for kv in kvs], at)
+        if isinstance(value, list) and at.marker not in self._notes:
+            self._notes[at.marker] = {kv.key: kv for kv in kvs if plans.owner(kv.key, at) is not None}
         return {} if value is MISSING and not at.segments else value
 
     def _saw(self, at: Place, found: Iterable[Leaf]) -> None:
@@ -147,7 +153,8 @@ class Transaction:
         at = self._place(path)
         layer(value, at)  # what cannot be stored is said here, where it was written
         self._leases.pop(at.marker, None)
-        self._overlay.assign(at, copy.deepcopy(value))
+        self._notes.pop(at.marker, None)
+        self._overlay.assign(at, copied(value))
 
     async def delete(self, path: str) -> None:
         """Delete a leaf or a tree. In a list those behind it move up. Raises `NotFound`."""
@@ -159,8 +166,11 @@ class Transaction:
         if above is None:
             self._overlay.remove(at)
         else:
-            items = await self._value(above)
-            self._overlay.assign(above, take_from(items, at, len(above.segments)))
+            items, depth = await self._value(above), len(above.segments)
+            self._overlay.assign(above, take_from(items, at, depth))
+            if above.marker in self._notes:
+                item = isinstance(value_in(items, at.segments[depth:-1]), (list, tuple))
+                self._notes[above.marker] = plans.notes_left(self._notes[above.marker], at, item=item)
 
     async def _list_above(self, at: Place) -> Place | None:
         """The uppermost list that a place is in."""
@@ -179,6 +189,8 @@ class Transaction:
                 self._leases[above.marker] = marker[0].lease
                 return above
             self._silent[above.marker, b""] = None
+            if marker and marker[0].value == EMPTY_DICT and self._overlay.touches(at):
+                self._ended.append(above)
         return None
 
     # Committing
@@ -191,8 +203,8 @@ class Transaction:
         self._ex.renew()
         operations: list[Operation] = []
         for at, value in writes:
-            lease = self._leases.get(at.marker, 0)
-            operations += plans.delete(at) if value is MISSING else unread(at, layer(value, at), lease)
+            operations += plans.delete(at) if value is MISSING else self._written(at, value)
+        operations += [Delete(at.marker) for at in self._ended if not self._overlay.known(at)[0]]
         places = [at for at, value in writes if value is not MISSING]
         path = writes[0][0].path
         room = _ROOM - len(self._ex.space.fences)
@@ -216,6 +228,21 @@ class Transaction:
         if not tries:
             return False
         return await self._commit_coarsely(places, operations, path, room)
+
+    def _written(self, at: Place, value: Any) -> Sequence[Operation]:
+        lay, lease = layer(value, at), self._leases.get(at.marker, 0)
+        notes = self._notes.get(at.marker)
+        if notes is None:
+            return unread(at, lay, lease)
+        nodes = set(lay.flat.nodes)
+        kept = {key: kv for key, kv in notes.items() if plans.owner(key, at) in nodes}
+        # What moves is compared, so that none comes back that others delete meanwhile.
+        moved = {key: kv for key, kv in kept.items() if key != kv.key}
+        self._markers.update((kv.key, kv.mod_revision) for kv in moved.values())
+        flat = Flat([*lay.flat.pairs, *((key, kv.value) for key, kv in kept.items())], [at.key])
+        operations = [op for op in plans.gaps(at, flat, lease) if type(op) is Delete]
+        puts = [Put(key, kv.value, kv.lease) for key, kv in moved.items()]
+        return [*plans.puts(lay.flat, lease), *puts, *operations]
 
     async def _commit_coarsely(
         self, places: Sequence[Place], operations: Sequence[Operation], path: str, room: int

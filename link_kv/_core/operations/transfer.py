@@ -14,8 +14,13 @@ from link_kv.plan import Compare, Delete, Get, Operation, Plan, Put
 from link_kv.tree import LIST, Place, is_index, leaves
 
 
-async def transfer(ex: Exchange, source: str, target: str, *, move: bool, revision: int | None = None) -> int:
-    """Write what is at a path over what is at another, and with ``move`` delete it there; the revision.
+async def transfer(
+    ex: Exchange, source: str, target: str, *, move: bool, revision: int | None = None
+) -> tuple[int, str]:
+    """Write what is at a path over what is at another, and with ``move`` delete it there.
+
+    Returns the revision and the path where it lies then. That is ``target``, unless an item moved to behind
+    itself in its list: those behind it move up, and it with them.
 
     All of it is of one revision, and as it is when it is written: each key that was read is compared, however
     many there are. A tree takes its housekeeping along, and when it moves its leases. Out of a list a move
@@ -52,9 +57,10 @@ async def transfer(ex: Exchange, source: str, target: str, *, move: bool, revisi
         if move and guard.lists and any(kv.lease for kv in kvs):
             raise ConfigError(f"{to.path}: is in a list, where what is under a lease would leave a gap")
         new = [Put(to.key + kv.key[len(at.key) :], kv.value, kv.lease if move else 0) for kv in kvs]
+        operations: list[Operation] = [*plans.in_lists(new, guard), *guard.operations]
         kept = {put.key for put in new}
-        operations: list[Operation] = [*new, *guard.operations]
-        operations += [Delete(kv.key) for kv in (*old_leaf, *old) if kv.key not in kept]
+        operations += [Delete(to.key)] if old_leaf and to.key not in kept else []
+        operations += plans.gone([kv.key for kv in old], kept)
         operations += [Delete(at.key), Delete(at.marker, at.end)] if move else []
         compares = (*guard.compares, *_still(to, old_leaf, now), *_still(at, leaf, now))
         insist = [plans.unmoved(kv.key, kv.mod_revision) for kv in kvs]
@@ -64,7 +70,7 @@ async def transfer(ex: Exchange, source: str, target: str, *, move: bool, revisi
         except Conflict:
             outcome = None
         if outcome is not None and outcome.succeeded:
-            return outcome.revision
+            return outcome.revision, to.path
         await ex.space.caller.wire.sleep(random.uniform(0, min(0.02, 0.0005 * 2 ** min(run, 8))))
         ex.renew()
     raise Conflict(f"{to.path}: others kept writing to {at.path}; nothing was written")
@@ -101,16 +107,28 @@ def _in_list(at: Place, above: Sequence[Place], markers: Sequence[Sequence[Any]]
     )
 
 
-async def _move_from_list(ex: Exchange, at: Place, to: Place, revision: int | None) -> int:
+async def _move_from_list(ex: Exchange, at: Place, to: Place, revision: int | None) -> tuple[int, str]:
     """Move an item, or what is in one. What remains of the list moves up."""
     if revision:
         raise TooLarge(f"{at.path}: is in a list, and a move from there compares no revision but 0")
 
-    async def step(transaction: stm.Transaction) -> None:
+    *_, parent = at.ancestors()
+
+    async def step(transaction: stm.Transaction) -> str:
         if revision == 0 and await transaction.contains(to.path):
             raise KeyExists(f"{to.path}: something is there already, and revision=0 means create")
         transaction.write(to.path, await transaction.get(at.path))
         await transaction.delete(at.path)
+        within = isinstance(await transaction.read(parent.path), list)
+        return _moved_up(to, at, parent) if within else to.path
 
-    await stm.transact(ex.space, step)
-    return 0
+    return 0, await stm.transact(ex.space, step)
+
+
+def _moved_up(place: Place, item: Place, above: Place) -> str:
+    """The path of a place once an item was deleted out of the list above it."""
+    depth = len(above.segments)
+    *before, index = place.segments[: depth + 1]
+    if tuple(before) != above.segments or int(index) < int(item.segments[-1]):
+        return place.path
+    return "/".join(("", *before, str(int(index) - 1), *place.segments[depth + 1 :]))

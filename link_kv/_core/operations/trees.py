@@ -144,8 +144,14 @@ class Branch(_At):
         raise NotFound(f"{self.path}: is empty")
 
     async def setdefault(self, name: str, default: Any) -> Found:
-        await operations.setdefault(self._exchange(), await self._where(name), await plain(default))
-        return await self.child(name)
+        path = await self._where(name)
+        # Not read anew: others may have deleted it by now.
+        value = await operations.setdefault(self._exchange(), path, await plain(default))
+        if isinstance(value, dict):
+            return Found(path, Kind.DICT, MISSING)
+        if isinstance(value, (list, tuple)):
+            return Found(path, Kind.LIST, MISSING)
+        return Found(path, Kind.LEAF, value)
 
     async def update(self, other: Any, names: Mapping[str, Any]) -> None:
         if isinstance(other, View):

@@ -17,6 +17,7 @@ from link_kv.plan import (
     Plan,
     Put,
     PutNew,
+    Unless,
     guard_reads,
     optimistic,
     reads,
@@ -109,6 +110,8 @@ def operation(op: Operation) -> bytes:
         return field(b"\x0a", range_request(op))
     if type(op) is Delete:
         return field(b"\x1a", delete_request(op))
+    if type(op) is Unless:
+        return field(b"\x22", txn_bytes([*map(compare, op.compares)], (), [*map(operation, op.operations)]))
     assert type(op) is PutNew
     guard = compare(Compare(op.key, "version", "=", 0))
     return field(b"\x22", txn_bytes((guard,), [field(b"\x12", put_request(Put(op.key, op.value)))], ()))
