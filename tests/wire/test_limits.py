@@ -190,6 +190,34 @@ def test_a_tree_that_is_too_large(etcd: Any, connect: Connect) -> None:
     assert client["/t"] == {"a": 1}
 
 
+@pytest.mark.parametrize("count", [1700, 3000])
+@pytest.mark.parametrize(
+    "replace",
+    [
+        lambda client: client.__setitem__("/t", {}),
+        lambda client: client.__setitem__("/t", {"x": 1}),
+        lambda client: client.put("/t", {}, ttl=600),
+        lambda client: client.tree("/t").clear(),
+        lambda client: client.update({"/t": {"x": 1}, "/u": {str(number): 1 for number in range(200)}}),
+        lambda client: client.update({"/t": {"x": 1}, **{f"/u/{number}": 1 for number in range(200)}}),
+    ],
+)
+def test_a_tree_whose_keys_are_too_many_for_one_request_is_replaced(
+    etcd: Any, connect: Connect, count: int, replace: Callable[[EtcdMiddleware], Any]
+) -> None:
+    """By a delete of what is between the new keys."""
+    client = connect(*etcd.endpoints, timeout=20)
+    names = [f"{number:04}" + "x" * 1000 for number in range(count)]
+    for start in range(0, count, 1000):
+        client.update({f"/t/{name}": 1 for name in names[start : start + 1000]})
+    client["/t-"] = client["/t0"] = "sibling"
+    client.raw[client.prefix.encode() + b"/t/.link/items/y"] = b"kept"
+    replace(client)
+    assert client["/t"] in ({}, {"x": 1})
+    assert (client["/t-"], client["/t0"]) == ("sibling", "sibling")
+    assert client.raw[client.prefix.encode() + b"/t/.link/items/y"] == b"kept"
+
+
 def test_the_limit_that_the_server_was_given(connect: Connect) -> None:
     with local.start(args=["--max-request-bytes=100000"]) as etcd:
         client = connect(*etcd.endpoints, timeout=20)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from link_kv import plan as plans
-from link_kv._core.operations.reading import value_found
+from link_kv._core.operations.reading import PAGE, value_found
 from link_kv._core.wire.exchange import Exchange, Outcome, new_lease_id
 from link_kv.codec import encode
 from link_kv.errors import (
@@ -228,22 +228,32 @@ async def _put_over_empty(ex: Exchange, at: Place, lay: Layer, revision: int, le
 async def _replace(ex: Exchange, at: Place, flat: Flat, lease: int) -> int:
     """Put a tree where something may be: read the keys, write what is new, delete what is gone."""
     guards = plans.guard_reads([at])
-    reads = (Get(at.key, keys_only=True), Get(at.marker, at.end, keys_only=True))
+    limit = read_limit(len(flat.pairs))
+    reads = (Get(at.key, keys_only=True), Get(at.marker, at.end, limit, keys_only=True))
+    too_many = False
     for _ in range(LOST_BEFORE_GAPS):
         revision, found = await ex.read([*guards, *reads])
         guard = plans.resolve([at], found[: len(guards)], revision)
         assert guard is not None
         _no_ttl_in_list(guard, lease, at.path)
         leaf, below = found[len(guards) :]
+        too_many = len(below) >= limit
+        if too_many:
+            break  # what is there dwarfs what is written
         keys = [kv.key for kv in below]
         compares, operations = plans.replace(at, flat, bool(leaf), keys, revision, lease)
         key = at.key if leaf else plans.touched(at, flat, keys)
         compares = (*guard.compares, *compares, *as_found(key, [leaf, below]))
         operations = [*plans.in_lists(operations, guard), *guard.operations]
-        outcome = await ex.commit(Plan(compares, operations, guarded=key is not None), at.path)
+        plan = Plan(compares, operations, guarded=key is not None)
+        try:
+            outcome = await ex.commit(plan, at.path)
+        except TooLarge:
+            too_many = True  # or what is written does not fit: the gaps tell
+            break
         if outcome.succeeded:
             return outcome.revision
-    # Others write here faster than we read and write: leave reading out.
+    # Too much is there, or others write here faster than we read and write: leave reading out.
     operations = plans.gaps(at, flat, lease)
 
     def make(guard: Guard) -> tuple[Sequence[plans.Compare], Sequence[Operation]]:
@@ -253,6 +263,8 @@ async def _replace(ex: Exchange, at: Place, flat: Flat, lease: int) -> int:
     try:
         outcome, _ = await guarded(ex, [at], make)
     except TooLarge:
+        if too_many:
+            raise
         return await _replace(ex, at, flat, lease)
     return outcome.revision
 
@@ -298,6 +310,11 @@ def as_found(key: bytes | None, found: Sequence[Sequence[Any]]) -> Sequence[plan
     if key is None:
         return ()
     return [plans.unmoved(key, kv.mod_revision) for kvs in found for kv in kvs if kv.key == key][:1]
+
+
+def read_limit(written: int) -> int:
+    """How many keys are read to see what is there, for so many that are written."""
+    return 4 * written + PAGE
 
 
 def unread(at: Place, lay: Layer, lease: int = 0) -> Sequence[Operation]:
