@@ -52,6 +52,13 @@ async def watch(client: Client) -> Any:
 # Failures, as with the blocking client
 
 
+async def test_a_call_may_take_longer_than_grpc_can_count(etcd: Any, connect: Connect) -> None:
+    client = connect(*etcd.endpoints, timeout=1e300)
+    await asyncio.wait_for(client.put("/a", 1), 30)
+    assert await asyncio.wait_for(client.get("/a"), 30) == 1
+    (await asyncio.wait_for(watch(client), 30)).cancel()
+
+
 async def test_a_stopped_server(server: local.LocalEtcd, connect: Connect) -> None:
     client = connect(*server.endpoints, timeout=0.5)
     await client.put("/a", 1)
