@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
 from link_kv._core.operations import Kind
-from link_kv._core.wire.calls import TXN, Repeat
+from link_kv._core.wire.calls import TXN
 from link_kv._core.wire.exchange import Exchange
 from link_kv._core.wire.requests import field, range_request, txn_bytes
 from link_kv.errors import NoSpace, NotFound
@@ -206,7 +206,7 @@ async def counts(ex: Exchange, paths: Sequence[str], revision: int = 0) -> list[
 async def _count(ex: Exchange, gets: Sequence[Get]) -> list[int]:
     operations = [field(b"\x0a", range_request(get, count_only=True)) for get in gets]
     try:
-        answer = await ex.space.caller.call(TXN, txn_bytes((), operations, ()), Repeat.READ, ex.deadline)
+        answer = await ex.fetch(TXN, txn_bytes((), operations, ()), gets[-1].key)
     except NoSpace:
         # Before 3.5.2 a full server refuses every transaction, reads too.
         return [int((await ex.range(get, count_only=True)).count) for get in gets]

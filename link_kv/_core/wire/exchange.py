@@ -10,7 +10,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from link_kv._core.wire.calls import KEEP_ALIVE, LEASE_GRANT, LEASE_REVOKE, RANGE, TXN, Caller, Repeat
+from link_kv._core.wire.calls import (
+    KEEP_ALIVE,
+    LEASE_GRANT,
+    LEASE_REVOKE,
+    RANGE,
+    TXN,
+    Caller,
+    Method,
+    Repeat,
+)
 from link_kv._core.wire.requests import (
     leaf_read_request,
     leaf_request,
@@ -33,7 +42,7 @@ from link_kv.errors import (
     Unavailable,
 )
 from link_kv.plan import Compare, Get, Operation, Plan, PutNew, reads
-from link_kv.tree import Place, place
+from link_kv.tree import RESERVED, Place, place
 
 _REMEMBERED = 10_000
 """How many leaves a client remembers to be leaves."""
@@ -136,9 +145,23 @@ class Exchange:
 
     async def range(self, get: Get, *, count_only: bool = False) -> Any:
         if not self.space.checked:
-            await self._check_layout()
-        request = range_request(get, count_only=count_only)
-        return await self.space.caller.call(RANGE, request, Repeat.READ, self.deadline)
+            await self._check_layout(self._path(get.key))
+        return await self.fetch(RANGE, range_request(get, count_only=count_only), get.key)
+
+    async def fetch(self, method: Method, request: bytes, about: bytes) -> Any:
+        """The answer to a request that reads, ``about`` a key, for errors."""
+        try:
+            return await self.space.caller.call(method, request, Repeat.READ, self.deadline)
+        except AccessDenied as error:
+            raise AccessDenied(f"{self._path(about)}: {error}") from None
+
+    def _path(self, key: bytes) -> str:
+        """The path of the leaf or the tree that a key belongs to; a raw key beyond the prefix as it is."""
+        prefix = self.space.prefix
+        if not key.startswith(prefix + b"/") and key != prefix:
+            return repr(key)
+        tree = key[len(prefix) :].partition(f"/{RESERVED}".encode())[0]
+        return tree.rstrip(b"/\0").decode(errors="backslashreplace") or "/"
 
     async def read(self, gets: Sequence[Get]) -> tuple[int, list[Sequence[Any]]]:
         """The key-values of each Get, all at one revision, and that revision."""
@@ -151,7 +174,7 @@ class Exchange:
         Its ``count`` is that of all keys in the range, however few were asked for.
         """
         if not self.space.checked:
-            await self._check_layout()
+            await self._check_layout(self._path(gets[-1].key))
         if len(gets) == 1:
             answer = await self.range(gets[0])
             return answer.header.revision, [answer]
@@ -165,9 +188,9 @@ class Exchange:
         """
         space = self.space
         if not space.checked:
-            await self._check_layout()
+            await self._check_layout(at.path)
         if at.key in space.leaves:
-            answer = await space.caller.call(RANGE, leaf_read_request(at), Repeat.READ, self.deadline)
+            answer = await self.fetch(RANGE, leaf_read_request(at), at.key)
             if answer.kvs:
                 return [answer.kvs, (), ()]
             space.leaves.discard(at.key)
@@ -181,7 +204,8 @@ class Exchange:
 
     async def _ask(self, request: bytes, gets: Sequence[Get]) -> tuple[int, list[Any]]:
         try:
-            response = await self.space.caller.call(TXN, request, Repeat.READ, self.deadline)
+            # The last is about what is wanted: those before it may be about what stands above.
+            response = await self.fetch(TXN, request, gets[-1].key)
         except (NoSpace, TooLarge):
             # Before 3.5.2 a full server refuses every transaction, reads too. And thousands of long keys to
             # read are more than one request may carry.
@@ -205,7 +229,7 @@ class Exchange:
         """
         space = self.space
         if not space.checked:
-            await self._check_layout()
+            await self._check_layout(path)
         fences = space.fences
         for fence in fences:
             if why := fence.lost():
@@ -249,7 +273,7 @@ class Exchange:
         """Try to assign a leaf by a request that is mostly prepared; None where that does not fit."""
         space = self.space
         if not space.checked:
-            await self._check_layout()
+            await self._check_layout(at.path)
         request = leaf_request(at, stored)
         if request is None or space.new_layout or space.fences or space.caller.settling is not None:
             return None
@@ -264,10 +288,15 @@ class Exchange:
             raise AccessDenied(f"{path}: {error}") from None
         return Outcome(response.succeeded, response.header.revision, response)
 
-    async def _check_layout(self) -> None:
+    async def _check_layout(self, path: str) -> None:
+        """Look at the layout, before the first operation. ``path`` is what that is about, for errors."""
         space = self.space
         key = space.prefix + b"/.link/layout"
-        answer = await space.caller.call(RANGE, range_request(Get(key)), Repeat.READ, self.deadline)
+        try:
+            answer = await space.caller.call(RANGE, range_request(Get(key)), Repeat.READ, self.deadline)
+        except AccessDenied as error:
+            beyond = f" {key.decode()}" if "permission denied" in str(error) else ""
+            raise AccessDenied(f"{path}: {error}{beyond}") from None
         if not answer.kvs:
             space.new_layout = (PutNew(key, LAYOUT),)
         elif answer.kvs[0].value != LAYOUT:
