@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from link_kv import plan as plans
 from link_kv._core.wire.exchange import Exchange
+from link_kv._core.wire.requests import LAST_REVISION
 from link_kv.codec import decode
 from link_kv.errors import (
     NotFound,
@@ -204,6 +205,6 @@ async def children(ex: Exchange, path: str) -> list[str]:
 
 
 def past_revision(revision: object) -> int:
-    if not isinstance(revision, int) or isinstance(revision, bool) or revision < 1:
-        raise RevisionError(f"revision {revision!r}: a revision is a whole number from 1 on")
+    if not isinstance(revision, int) or isinstance(revision, bool) or not 1 <= revision <= LAST_REVISION:
+        raise RevisionError(f"revision {revision!r}: a revision is a whole number from 1 to 2**63 - 1")
     return revision

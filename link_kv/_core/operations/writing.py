@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from link_kv import plan as plans
 from link_kv._core.operations.reading import PAGE, value_found
 from link_kv._core.wire.exchange import Exchange, Outcome, new_lease_id
+from link_kv._core.wire.requests import LAST_REVISION
 from link_kv.codec import encode
 from link_kv.errors import (
     ConfigError,
@@ -140,8 +141,10 @@ async def put(
     at = ex.place(path)
     not_root(at, "assigned")
     _check_ttl(ttl, at.path)
-    if revision is not None and (not isinstance(revision, int) or revision < 0):
-        raise RevisionError(f"{at.path}: revision={revision!r}: a revision is a whole number, 0 for create")
+    if revision is not None and not (isinstance(revision, int) and 0 <= revision <= LAST_REVISION):
+        raise RevisionError(
+            f"{at.path}: revision={revision!r}: a revision is a whole number below 2**63, 0 for create"
+        )
     lay = layer(value, at)
     if ttl is None:
         return await write(ex, at, lay, revision, 0)

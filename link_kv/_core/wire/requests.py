@@ -26,6 +26,9 @@ from link_kv.tree import Place
 MAX_TXN_OPS = 128
 """etcd's default for --max-txn-ops. A nested transaction may hold this many less those of its parents."""
 
+LAST_REVISION = 2**63 - 1
+"""A number beyond it is cut to its lower 64 bits on the wire, and means another revision or the newest."""
+
 _TOGETHER = 16
 """How many compares that are insisted on share an inner transaction."""
 
