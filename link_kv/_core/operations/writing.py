@@ -157,9 +157,11 @@ async def _put_leased(ex: Exchange, at: Place, lay: Layer, revision: int | None,
     await ex.grant(lease, ttl)
     try:
         return await write(ex, at, lay, revision, lease)
-    except LinkKVError as error:
-        if not isinstance(error, OutcomeUnknown):
-            await ex.abandon(lease)
+    except OutcomeUnknown:
+        raise
+    except BaseException as error:
+        # What is no error of ours cancels: a loop that ends does, shielded or not. A value may be there then.
+        await ex.abandon(lease, unless_used=not isinstance(error, LinkKVError))
         raise
 
 

@@ -15,6 +15,7 @@ from link_kv._core.wire.calls import (
     LEASE_GRANT,
     LEASE_REVOKE,
     RANGE,
+    TIME_TO_LIVE,
     TXN,
     Caller,
     Method,
@@ -155,6 +156,10 @@ class Exchange:
         except AccessDenied as error:
             raise AccessDenied(f"{self._path(about)}: {error}") from None
 
+    def _about(self, gets: Sequence[Get]) -> bytes:
+        """The key of the last: those before it may be about what stands above."""
+        return gets[-1].key if gets else self.space.prefix
+
     def _path(self, key: bytes) -> str:
         """The path of the leaf or the tree that a key belongs to; a raw key beyond the prefix as it is."""
         prefix = self.space.prefix
@@ -174,7 +179,7 @@ class Exchange:
         Its ``count`` is that of all keys in the range, however few were asked for.
         """
         if not self.space.checked:
-            await self._check_layout(self._path(gets[-1].key))
+            await self._check_layout(self._path(self._about(gets)))
         if len(gets) == 1:
             answer = await self.range(gets[0])
             return answer.header.revision, [answer]
@@ -204,8 +209,7 @@ class Exchange:
 
     async def _ask(self, request: bytes, gets: Sequence[Get]) -> tuple[int, list[Any]]:
         try:
-            # The last is about what is wanted: those before it may be about what stands above.
-            response = await self.fetch(TXN, request, gets[-1].key)
+            response = await self.fetch(TXN, request, self._about(gets))
         except (NoSpace, TooLarge):
             # Before 3.5.2 a full server refuses every transaction, reads too. And thousands of long keys to
             # read are more than one request may carry.
@@ -340,13 +344,21 @@ class Exchange:
         request = b"\x08" + varint(lease)
         await self.space.caller.call(LEASE_REVOKE, request, Repeat.GUARDED, self.deadline)
 
-    async def abandon(self, lease: int) -> None:
-        """Try for a second to end a lease that nobody will hear of. Cancelling does not stop this."""
-        await self.space.caller.wire.finish(self._abandon(lease))
+    async def abandon(self, lease: int, *, unless_used: bool = False) -> None:
+        """Try for a second to end a lease that nobody will hear of. Cancelling does not stop this.
 
-    async def _abandon(self, lease: int) -> None:
+        ``unless_used`` leaves it where the write happened after all: with it the value would go.
+        """
+        await self.space.caller.wire.finish(self._abandon(lease, unless_used))
+
+    async def _abandon(self, lease: int, unless_used: bool) -> None:
         self.deadline = time.monotonic() + min(1.0, self.space.caller.config.timeout)
         with contextlib.suppress(LinkKVError):  # it expires by itself
+            if unless_used:
+                await self.space.caller.wire.sleep(0.1)  # the write may still be on its way
+                request = b"\x08" + varint(lease) + b"\x10\x01"
+                if (await self.space.caller.call(TIME_TO_LIVE, request, Repeat.READ, self.deadline)).keys:
+                    return
             try:
                 await self.revoke(lease)
             except LeaseLost:
