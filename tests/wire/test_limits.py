@@ -10,9 +10,10 @@ import pytest
 
 from link_kv import EtcdMiddleware, local
 from link_kv._core.wire.calls import RANGE, run
+from link_kv._core.wire.exchange import Exchange
 from link_kv._core.wire.requests import range_request
 from link_kv.errors import NoSpace, TooLarge
-from link_kv.plan import Get
+from link_kv.plan import Get, Plan, Put, absent
 from tests.wire.conftest import Connect
 
 DEFAULT_LIMIT = 1536 * 1024
@@ -216,6 +217,16 @@ def test_a_tree_whose_keys_are_too_many_for_one_request_is_replaced(
     assert client["/t"] in ({}, {"x": 1})
     assert (client["/t-"], client["/t0"]) == ("sibling", "sibling")
     assert client.raw[client.prefix.encode() + b"/t/.link/items/y"] == b"kept"
+
+
+def test_more_operations_than_can_be_nested_below_many_compares(etcd: Any, connect: Connect) -> None:
+    client = connect(*etcd.endpoints, timeout=20)
+    at = client._space.place("/t")
+    compares = tuple(absent(b"%s/%d" % (at.key, number)) for number in range(110))
+    plan = Plan(compares, [Put(at.key, b"1")] * 60_000)
+    with pytest.raises(TooLarge, match=r"^/t: \d+ operations with 110 compares .*nothing was written"):
+        run(Exchange(client._space).commit(plan, "/t"))
+    assert "/t" not in client
 
 
 def test_the_limit_that_the_server_was_given(connect: Connect) -> None:

@@ -128,6 +128,13 @@ def new_lease_id() -> int:
     return secrets.randbits(62) + 1
 
 
+def _request(plan: Plan, extra: Sequence[Operation], insist: Sequence[Compare], path: str) -> bytes:
+    try:
+        return txn_request(plan, extra, insist)
+    except TooLarge as error:
+        raise TooLarge(f"{path}: {error}; nothing was written") from None
+
+
 class Exchange:
     """What an operation sends, within one deadline. Not shared between threads."""
 
@@ -249,13 +256,13 @@ class Exchange:
         extra = space.new_layout
         try:
             try:
-                outcome = await self._write(txn_request(plan, extra, insist), repeat, path)
+                outcome = await self._write(_request(plan, extra, insist, path), repeat, path)
             except AccessDenied:
                 if not extra:
                     raise
                 # A role that may write its own keys and not the layout's.
                 space.new_layout = extra = ()
-                outcome = await self._write(txn_request(plan, (), insist), repeat, path)
+                outcome = await self._write(_request(plan, (), insist, path), repeat, path)
         except RevisionError:
             if not insist:
                 raise
