@@ -19,6 +19,7 @@ from link_kv._core.operations import Kind, trees
 from link_kv._core.operations.iterate import drive
 from link_kv._core.wire.calls import run
 from link_kv._core.wire.exchange import Exchange, Namespace
+from link_kv.errors import NotFound
 from link_kv.tree import MISSING
 
 
@@ -284,6 +285,28 @@ class Raw(MutableMapping[bytes, bytes]):
 
     def __delitem__(self, key: bytes) -> None:
         run(operations.raw_delete(Exchange(self._space), key))
+
+    def pop(self, key: bytes, default: Any = MISSING) -> Any:
+        """Delete a key and return the value that it had, atomically; ``default`` when there is none."""
+        value = run(operations.raw_pop(Exchange(self._space), key))
+        if value is None and default is MISSING:
+            raise NotFound(f"{key!r}: no such key")
+        return default if value is None else value
+
+    def popitem(self) -> tuple[bytes, bytes]:
+        """Delete the first key and return it and its value, atomically; `NotFound` when there is none."""
+        return run(operations.raw_popitem(Exchange(self._space), *self._range))
+
+    def setdefault(self, key: bytes, default: bytes) -> bytes:
+        """The value of a key, written first when there is no such key; atomic."""
+        return run(operations.raw_setdefault(Exchange(self._space), key, default))
+
+    def clear(self, *, force: bool = False) -> None:
+        """Delete every key below the prefix, housekeeping of living programs included, in one transaction.
+
+        Without a prefix that would be the whole etcd: then ``force=True`` is needed.
+        """
+        run(operations.raw_clear(Exchange(self._space), force))
 
     def _pairs(self) -> Iterator[tuple[bytes, bytes]]:
         for page in drive(operations.pages(Exchange(self._space), *self._range)):

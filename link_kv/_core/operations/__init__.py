@@ -15,12 +15,16 @@ from link_kv._core.operations.lists import (
     length,
 )
 from link_kv._core.operations.raw import (
+    raw_clear,
     raw_count,
     raw_delete,
     raw_get,
     raw_item,
+    raw_pop,
+    raw_popitem,
     raw_put,
     raw_range,
+    raw_setdefault,
 )
 from link_kv._core.operations.reading import (
     PAGE,
@@ -89,12 +93,16 @@ __all__ = [
     "pop",
     "popitem",
     "put",
+    "raw_clear",
     "raw_count",
     "raw_delete",
     "raw_get",
     "raw_item",
+    "raw_pop",
+    "raw_popitem",
     "raw_put",
     "raw_range",
+    "raw_setdefault",
     "read",
     "scan",
     "setdefault",
