@@ -124,6 +124,33 @@ def _view(space: Namespace, found: trees.Found) -> Any:
     return (TreeList if found.kind is Kind.LIST else Tree)(space, found.path)
 
 
+def _children(tree: Tree) -> Iterator[tuple[str, Any]]:
+    """The children there were, but for those that others have deleted since."""
+    for name in tree:
+        try:
+            child = tree[name]
+        except NotFound:
+            continue
+        yield name, child
+
+
+class _Children(ItemsView[str, Any]):
+    _mapping: Tree
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return _children(self._mapping)
+
+
+class _ChildValues(ValuesView[Any]):
+    _mapping: Tree
+
+    def __iter__(self) -> Iterator[Any]:
+        return (value for _, value in _children(self._mapping))
+
+    def __contains__(self, value: object) -> bool:
+        return any(found is value or found == value for found in self)
+
+
 class Tree(trees.View, MutableMapping[str, Any]):
     """A tree of a client as a nested dict that writes through.
 
@@ -158,6 +185,12 @@ class Tree(trees.View, MutableMapping[str, Any]):
 
     def __bool__(self) -> bool:
         return run(self._core.any())
+
+    def items(self) -> ItemsView[str, Any]:
+        return _Children(self)
+
+    def values(self) -> ValuesView[Any]:
+        return _ChildValues(self)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
