@@ -66,7 +66,7 @@ class LeafMapping(Mapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         ex = self._exchange()
-        return (leaf.path for leaf in drive(operations.scan(ex, ex.place("/"), self._revision)))
+        return drive(operations.leaf_paths(ex, ex.place("/"), self._revision))
 
     def _pairs(self) -> Iterator[tuple[str, Any]]:
         ex = self._exchange()
@@ -347,7 +347,9 @@ class Raw(MutableMapping[bytes, bytes]):
                 yield kv.key, kv.value
 
     def __iter__(self) -> Iterator[bytes]:
-        return (key for key, _ in self._pairs())
+        for page in drive(operations.pages(Exchange(self._space), *self._range, keys_only=True)):
+            for kv in page.kvs:
+                yield kv.key
 
     def __len__(self) -> int:
         return run(operations.raw_count(Exchange(self._space), *self._range))

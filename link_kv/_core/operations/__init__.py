@@ -35,6 +35,7 @@ from link_kv._core.operations.reading import (
     contains,
     entry,
     get,
+    leaf_paths,
     leaf_value,
     missing,
     pages,
@@ -43,6 +44,7 @@ from link_kv._core.operations.reading import (
     read,
     scan,
     value_found,
+    values_of,
 )
 from link_kv._core.operations.updating import (
     pairs,
@@ -82,6 +84,7 @@ __all__ = [
     "get",
     "guarded",
     "layer",
+    "leaf_paths",
     "leaf_value",
     "length",
     "missing",
@@ -109,6 +112,7 @@ __all__ = [
     "unread",
     "update",
     "value_found",
+    "values_of",
     "without",
     "write",
 ]

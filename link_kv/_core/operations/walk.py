@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
-from link_kv._core.operations import Kind
+from link_kv._core.operations import Kind, values_of
 from link_kv._core.wire.calls import TXN
 from link_kv._core.wire.exchange import Exchange
 from link_kv._core.wire.requests import field, range_request, txn_bytes
@@ -120,7 +120,7 @@ async def _keys(ex: Exchange, at: Place, depth: int, values: bool, revision: int
         while picked:
             part, picked = picked[:batch], picked[batch:]
             wanted = [key for key in part if key.marker or (values and not _deeper(key.segments, depth))]
-            read = await _read(ex, wanted, revision)
+            read = await values_of(ex, [(key.number, key.kv.key) for key in wanted], revision)
             size = sum(len(kv.value) for kv in read.values())
             if size > 2 * _BATCH_BYTES:
                 batch = max(1, batch // 2)
@@ -163,22 +163,6 @@ def _pick(kvs: Sequence[Any], at: Place, depth: int) -> tuple[list[_Key], bytes]
         after = at.marker + "/".join(passed).encode() + b"0"
         number = bisect_left(kvs, after, number, key=lambda kv: kv.key)
     return picked, after
-
-
-async def _read(ex: Exchange, keys: Sequence[_Key], revision: int) -> dict[bytes, Any]:
-    """The key-values with their values. Neighbours are read as one range: ten times as fast as one by one."""
-    if not keys:
-        return {}
-    runs: list[list[_Key]] = []
-    for key in keys:
-        if runs and key.number == runs[-1][-1].number + 1:
-            runs[-1].append(key)
-        else:
-            runs.append([key])
-    ex.renew()
-    gets = [Get(run[0].kv.key, run[-1].kv.key + b"\0", revision=revision) for run in runs]
-    _, found = await ex.read(gets)
-    return {kv.key: kv for kvs in found for kv in kvs}
 
 
 async def _shows(ex: Exchange, at: Place, segments: Sequence[str], revision: int) -> bool:
