@@ -94,8 +94,8 @@ class _Reader(_Awaited):
 
     async def __aiter__(self) -> AsyncIterator[str]:
         ex = self._exchange()
-        async for leaf in operations.scan(ex, ex.place("/"), self._revision):
-            yield leaf.path
+        async for path in operations.leaf_paths(ex, ex.place("/"), self._revision):
+            yield path
 
     def keys(self) -> AsyncIterator[str]:
         """The paths of all leaves, of one revision."""
@@ -546,5 +546,6 @@ class Raw(_Awaited):
             yield value
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for key, _ in self.items():
-            yield key
+        async for page in operations.pages(self._exchange(), *self._range, keys_only=True):
+            for kv in page.kvs:
+                yield kv.key

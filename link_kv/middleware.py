@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
@@ -56,8 +57,13 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
 
     def close(self) -> None:
         """Close the connections; calls after this raise `Closed`. May be called twice."""
-        while self._at_close:
-            self._at_close.pop()()
+        with ExitStack() as stack:  # it goes on to the end, and raises then
+            stack.callback(self._disconnect)
+            with suppress(IndexError):  # all are taken, perhaps by another thread
+                while True:
+                    stack.callback(self._at_close.pop(0))
+
+    def _disconnect(self) -> None:
         run(self._space.caller.close())
         for hub in list(self._hubs.values()):
             hub.close()

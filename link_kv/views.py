@@ -19,6 +19,7 @@ from link_kv._core.operations import Kind, trees
 from link_kv._core.operations.iterate import drive
 from link_kv._core.wire.calls import run
 from link_kv._core.wire.exchange import Exchange, Namespace
+from link_kv.errors import NotFound
 from link_kv.tree import MISSING
 
 
@@ -65,7 +66,7 @@ class LeafMapping(Mapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         ex = self._exchange()
-        return (leaf.path for leaf in drive(operations.scan(ex, ex.place("/"), self._revision)))
+        return drive(operations.leaf_paths(ex, ex.place("/"), self._revision))
 
     def _pairs(self) -> Iterator[tuple[str, Any]]:
         ex = self._exchange()
@@ -124,6 +125,33 @@ def _view(space: Namespace, found: trees.Found) -> Any:
     return (TreeList if found.kind is Kind.LIST else Tree)(space, found.path)
 
 
+def _children(tree: Tree) -> Iterator[tuple[str, Any]]:
+    """The children there were, but for those that others have deleted since."""
+    for name in tree:
+        try:
+            child = tree[name]
+        except NotFound:
+            continue
+        yield name, child
+
+
+class _Children(ItemsView[str, Any]):
+    _mapping: Tree
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return _children(self._mapping)
+
+
+class _ChildValues(ValuesView[Any]):
+    _mapping: Tree
+
+    def __iter__(self) -> Iterator[Any]:
+        return (value for _, value in _children(self._mapping))
+
+    def __contains__(self, value: object) -> bool:
+        return any(found is value or found == value for found in self)
+
+
 class Tree(trees.View, MutableMapping[str, Any]):
     """A tree of a client as a nested dict that writes through.
 
@@ -158,6 +186,12 @@ class Tree(trees.View, MutableMapping[str, Any]):
 
     def __bool__(self) -> bool:
         return run(self._core.any())
+
+    def items(self) -> ItemsView[str, Any]:
+        return _Children(self)
+
+    def values(self) -> ValuesView[Any]:
+        return _ChildValues(self)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
@@ -287,13 +321,37 @@ class Raw(MutableMapping[bytes, bytes]):
     def __delitem__(self, key: bytes) -> None:
         run(operations.raw_delete(Exchange(self._space), key))
 
+    def pop(self, key: bytes, default: Any = MISSING) -> Any:
+        """Delete a key and return the value that it had, atomically; ``default`` when there is none."""
+        value = run(operations.raw_pop(Exchange(self._space), key))
+        if value is None and default is MISSING:
+            raise NotFound(f"{key!r}: no such key")
+        return default if value is None else value
+
+    def popitem(self) -> tuple[bytes, bytes]:
+        """Delete the first key and return it and its value, atomically; `NotFound` when there is none."""
+        return run(operations.raw_popitem(Exchange(self._space), *self._range))
+
+    def setdefault(self, key: bytes, default: bytes) -> bytes:
+        """The value of a key, written first when there is no such key; atomic."""
+        return run(operations.raw_setdefault(Exchange(self._space), key, default))
+
+    def clear(self, *, force: bool = False) -> None:
+        """Delete every key below the prefix, housekeeping of living programs included, in one transaction.
+
+        Without a prefix that would be the whole etcd: then ``force=True`` is needed.
+        """
+        run(operations.raw_clear(Exchange(self._space), force))
+
     def _pairs(self) -> Iterator[tuple[bytes, bytes]]:
         for page in drive(operations.pages(Exchange(self._space), *self._range)):
             for kv in page.kvs:
                 yield kv.key, kv.value
 
     def __iter__(self) -> Iterator[bytes]:
-        return (key for key, _ in self._pairs())
+        for page in drive(operations.pages(Exchange(self._space), *self._range, keys_only=True)):
+            for kv in page.kvs:
+                yield kv.key
 
     def __len__(self) -> int:
         return run(operations.raw_count(Exchange(self._space), *self._range))

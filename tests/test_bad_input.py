@@ -198,14 +198,15 @@ def test_what_does_not_fit_what_is_there(
 # Numbers
 
 
-@pytest.mark.parametrize("revision", [-1, 1.5, "1", b"1", math.nan, [], object])
+@pytest.mark.parametrize("revision", [-1, 1.5, "1", b"1", math.nan, [], object, 2**63, 2**64, 2**70])
 def test_revisions_that_are_none(client: Client, revision: Any) -> None:
     fails(lambda: client.put("/leaf", 2, revision=revision), RevisionError, "/leaf", "revision")
     fails(lambda: client.at(revision), RevisionError, "revision")
     fails(lambda: client.snapshot(revision=revision), RevisionError, "revision")
+    fails(lambda: client.watch("/leaf", revision=revision), RevisionError, "/leaf", "revision")
 
 
-@pytest.mark.parametrize("revision", [0, True, 2**62])
+@pytest.mark.parametrize("revision", [0, True, 2**62, 2**63 - 1])
 def test_revisions_that_never_were(client: Client, revision: Any) -> None:
     fails(lambda: client.at(revision)["/leaf"], RevisionError, "revision")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from link_kv.codec import encode
-from link_kv.errors import NotFound, PathError, RevisionError
+from link_kv.errors import NotFound, PathError
 from link_kv.tree import Place, decode_name
 
 from ._config_files import apply, dry_run_option, place_of, relative, yes_option
@@ -111,11 +111,11 @@ def rollback_command(client: EtcdMiddleware, path: str, revision: int, dry_run: 
     First shows what changes: - what goes, + what comes. On a terminal it then asks.
     """
     from link_kv._core.configuration.changes import keys
+    from link_kv._core.operations import past_revision
     from link_kv._core.wire.calls import run
 
     path = resolve_path(path)
-    if revision < 1:
-        raise RevisionError(f"revision {revision}: a revision is a whole number from 1 on")
+    past_revision(revision)
     with progress("reading"):
         then = run(keys(client._exchange(), path, revision))
         now = run(keys(client._exchange(), path))

@@ -305,7 +305,12 @@ def test_log_and_rollback(cli: Cli, etcd_client: EtcdMiddleware, tmp_path: Path)
     assert etcd_client[PATH] == {"C": {"port": 1, "list": ["x"]}}
     assert cli("config", "rollback", PATH, str(first)) == "nothing changes\n"
     assert f"{PATH}: " in cli.fails(RevisionError, "config", "rollback", PATH, "99999999")
-    assert "from 1 on" in cli.fails(RevisionError, "config", "rollback", PATH, "0")
+    for none in ("0", str(2**64)):
+        assert "whole number from 1" in cli.fails(RevisionError, "config", "rollback", PATH, none)
+    for none in ("-1", str(2**64)):
+        assert "whole number from 1" in cli.fails(
+            RevisionError, "config", "export", PATH, f"--revision={none}"
+        )
 
 
 def test_a_log_without_anything(cli: Cli, etcd_client: EtcdMiddleware) -> None:

@@ -268,6 +268,12 @@ def test_roles_that_change_again_and_again_refuse_nothing() -> None:
     assert call(Script(*[CHANGED] * 6, ANSWER), Repeat.ONCE, user="u", password="p") is ANSWER
 
 
+def test_roles_that_change_refuse_nothing_to_who_logs_in_by_a_certificate() -> None:
+    script = Script(CHANGED, CHANGED, ANSWER)
+    assert call(script, Repeat.ONCE) is ANSWER
+    assert script.count(AUTHENTICATE) == 0
+
+
 def test_without_a_login_a_token_is_not_fetched() -> None:
     with pytest.raises(AccessDenied):
         call(Script(STALE))

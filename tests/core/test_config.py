@@ -14,7 +14,7 @@ import pytest
 import link_kv
 from link_kv._core.wire import config
 from link_kv._core.wire.config import Config, conf_directories, resolve
-from link_kv._core.wire.options import OPTIONS, RENAMED, WITHOUT_EFFECT
+from link_kv._core.wire.options import OPTIONS, RENAMED, WITHOUT_EFFECT, Bad
 from link_kv.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -211,6 +211,7 @@ def test_a_value_that_does_not_fit_is_named_with_its_place(name: str, value: str
         ({"port": True}, "port (keyword): a port is a number from 1 to 65535, not True"),
         ({"timeout": True}, "timeout (keyword): must be a finite number of seconds above 0, not True"),
         ({"timeout": 10**400}, "timeout (keyword): must be a finite number of seconds above 0"),
+        ({"timeout": 1e10}, "timeout (keyword): must be at most 1000000000 seconds, not 10000000000.0"),
         ({"tls": 1}, "tls (keyword): must be yes or no, true or false, on or off, 1 or 0, not 1"),
         ({"host": ["a", "b"]}, "host (keyword): must be one host; several go into endpoints"),
         ({"endpoints": []}, "endpoints (keyword): must name at least one host:port"),
@@ -230,6 +231,25 @@ def test_keywords_that_do_not_fit(keywords: dict[str, Any], message: str) -> Non
     with pytest.raises(ConfigError, match="^" + re.escape(message)) as caught:
         alone(**keywords)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["user", "password", "prefix"])
+def test_text_that_is_no_utf_8_is_refused_and_not_shown(name: str) -> None:
+    """A variable with such bytes reaches Python as lone surrogates."""
+    value = "secret\udcff"
+    others = {"user": "ann", "password": "pw"} | {name: value}
+    for given in (
+        lambda: alone(**others),
+        lambda: resolve(
+            environ={f"LINK_KV_{key.upper()}": text for key, text in others.items()}, directories=[]
+        ),
+    ):
+        with pytest.raises(ConfigError, match=f"(?i)^(LINK_KV_)?{name}.*: has lone surrogates") as caught:
+            given()
+        assert "secret" not in str(caught.value)
+        cause = caught.value.__context__
+        assert isinstance(cause, Bad)
+        assert (cause.args[0], cause.__context__) == ("has lone surrogates, and etcd takes UTF-8", None)
 
 
 def test_a_port_above_endpoints_names_both(tmp_path: Path) -> None:

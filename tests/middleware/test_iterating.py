@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from link_kv import EtcdMiddleware
-from link_kv._core.operations import PAGE
+from link_kv._core.operations import PAGE, reading
+from link_kv._core.operations.iterate import drive
 from link_kv._core.revived import messages
 from link_kv._core.wire.calls import RANGE
 from link_kv.errors import NotFound, RevisionError
+from tests.core.test_walk import TREES
 
 VALUE = {
     "b": {"x": 1, "list": ["p", {"q": 2}], "empty": {}, "none": []},
@@ -105,6 +109,96 @@ def test_whether_there_is_anything_takes_one_range_with_a_limit(
     monkeypatch.setattr(client._space.caller, "call", listen)
     assert bool(client) == bool(value)
     assert sent == [(RANGE, 8)]
+
+
+@pytest.fixture
+def answers(client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What etcd answers."""
+    call = client._space.caller.call
+    found: list[Any] = []
+
+    async def listen(*request: Any) -> Any:
+        found.append(await call(*request))
+        return found[-1]
+
+    monkeypatch.setattr(client._space.caller, "call", listen)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "trips"),
+    [
+        ({"x": 1}, 1),
+        ({"x": {"y": {"z": [1, [2, 3]]}}, "v": "w"}, 1),
+        ({str(number): number for number in range(100)}, 2),
+        ({str(number): [number] for number in range(500)}, 3),
+        ({"x": {}}, 2),
+        ({str(number): [[], {}] for number in range(5)}, 2),
+    ],
+    ids=range(6),
+)
+def test_paths_are_read_without_values_and_at_once(
+    client: EtcdMiddleware, answers: list[Any], value: Any, trips: int
+) -> None:
+    client["/t"] = value | {"long": "x" * 200_000}
+    tree = client.tree("/t")
+    uses: list[Any] = [lambda: len(client), lambda: list(iter(client)), lambda: len(tree), lambda: set(tree)]
+    for use in uses:
+        answers.clear()
+        assert use()
+        assert len(answers) == trips
+        assert sum(answer.ByteSize() for answer in answers) < 200_000
+
+
+@pytest.mark.parametrize(
+    ("limit", "size", "taken", "expected"),
+    [
+        (64, 0, 0.001, 512),
+        (512, 512 * 10, 0.001, PAGE),
+        (64, 64_000_000, 0.001, 4),
+        (8, 80_000_000, 0.001, 1),
+        (64, 0, 2.5, 32),
+        (64, 0, 1.25, 64),
+        (8, 0, 60, 1),
+        (8, 0, 0.0, 64),
+    ],
+)
+def test_the_next_page_is_as_large_as_size_and_time_allow(
+    limit: int, size: int, taken: float, expected: int
+) -> None:
+    assert reading.next_limit(limit, size, taken, 5) == expected
+
+
+def test_values_are_read_in_pages_of_some_size(
+    client: EtcdMiddleware, answers: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_PAGE_BYTES", 25_000)
+    client["/t"] = value = {f"{number:03}": "x" * 2500 for number in range(300)}
+    for items in (client.items(), client.raw.items()):
+        answers.clear()
+        assert len(list(items)) in (300, 301)  # with the layout's version
+        assert len(answers) < 30
+        assert sum(answer.ByteSize() > 30_000 for answer in answers) == 1, "the first"
+    assert dict(client.items()) == {f"/t/{name}": text for name, text in value.items()}
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(TREES, st.sampled_from([1, 2, 3, PAGE]), st.sampled_from(["/", "/t"]))
+def test_paths_are_those_that_values_are_read_of(
+    client: EtcdMiddleware, tree: dict[bytes, bytes], page: int, path: str
+) -> None:
+    """On keys that we and other tools may have made, on pages that end anywhere."""
+    at = client._space.place("/t")
+    client.raw.clear()
+    for key, stored in tree.items():
+        client.raw[at.key + key] = stored
+    ex, start = client._exchange(), client._space.place(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "PAGE", page)
+        patch.setattr(reading, "_FIRST_KEYS", page)
+        paths = list(drive(reading.leaf_paths(ex, start)))
+        assert list(client.raw) == sorted(at.key + key for key in tree)
+    assert paths == [leaf.path for leaf in drive(reading.scan(ex, start))]
 
 
 def test_housekeeping_of_any_amount_is_nothing(client: EtcdMiddleware) -> None:

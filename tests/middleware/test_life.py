@@ -180,6 +180,35 @@ def test_a_client_works_on_both_sides_of_a_fork(etcd: Any, client: EtcdMiddlewar
     assert client["/"] == {"before": 1, "child": 1, "parent": 1, "after": ["/before", "/child", "/parent"]}
 
 
+def test_closing_goes_on_to_the_end_whatever_raises(client: EtcdMiddleware) -> None:
+    client["/a"] = 1
+    done = []
+
+    def fails() -> None:
+        raise OSError("no more")
+
+    client._at_close += [lambda: done.append(client["/a"]), fails, lambda: done.append(client["/a"])]
+    with pytest.raises(OSError, match="no more"):
+        client.close()
+    assert done == [1, 1]
+    with pytest.raises(Closed):
+        client["/a"]
+    client.close()
+
+
+def test_several_threads_close_at_once(client: EtcdMiddleware) -> None:
+    class Late(list[Any]):
+        """What another thread takes between a look and a pop."""
+
+        def __bool__(self) -> bool:
+            return True
+
+    client._at_close = Late()
+    client.close()
+    with pytest.raises(Closed):
+        client["/a"]
+
+
 def test_etcd3_is_a_client_of_that_package_on_the_same_cluster(client: EtcdMiddleware) -> None:
     import etcd3
 

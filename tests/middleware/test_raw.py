@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from link_kv import EtcdMiddleware
+from link_kv import EtcdMiddleware, local
 from link_kv._core.operations import PAGE
 from link_kv.errors import EncodeError, NotFound, PathError
 
@@ -44,6 +44,69 @@ def test_raw_writes_and_deletes_any_key(client: EtcdMiddleware, key: Any) -> Non
     assert client.raw.pop(key(b"/x")) == b"1"
     assert client.raw.setdefault(key(b"/y"), b"2") == b""
     assert client.raw.popitem() == (key(b"/y"), b"")
+
+
+@pytest.mark.parametrize("meanwhile", [None, b"other"], ids=repr)
+def test_what_others_do_meanwhile_is_neither_lost_nor_returned(
+    etcd: Any, client: EtcdMiddleware, key: Any, monkeypatch: pytest.MonkeyPatch, meanwhile: bytes | None
+) -> None:
+    """Between any two requests of one operation."""
+    call = client._space.caller.call
+    one = key(b"/x")
+
+    async def after_others(method: Any, request: bytes, *more: Any) -> Any:
+        answer = await call(method, request, *more)
+        if others:
+            others.pop()()
+        return answer
+
+    def change() -> None:
+        if meanwhile is None:
+            other.raw.pop(one, None)
+        else:
+            other.raw[one] = meanwhile
+
+    with EtcdMiddleware(endpoints=etcd.endpoints, prefix=client.prefix) as other:
+        other.raw[one] = b"first"
+        others = [change]
+        monkeypatch.setattr(client._space.caller, "call", after_others)
+        assert client.raw.pop(one, b"none") == b"first"
+        assert other.raw.get(one) == meanwhile
+        other.raw[one] = b"first"
+        others = [change]
+        assert client.raw.setdefault(one, b"mine") == b"first"
+        assert other.raw.get(one) == meanwhile
+        other.raw[one] = b"first"
+        others = [change]
+        if meanwhile is None:
+            with pytest.raises(NotFound):
+                client.raw.popitem()
+        else:
+            assert client.raw.popitem() == (one, meanwhile)
+        assert len(other.raw) == 0
+
+
+def test_clearing_the_raw_keys_is_one_delete_of_what_is_below_the_prefix(
+    client: EtcdMiddleware, key: Any
+) -> None:
+    beyond = key(b"0/beyond")
+    client.raw[beyond] = client.raw[key(b"//x")] = b"1"
+    revision = client.put("/a", {"x": 1, "y": {}})
+    client.raw.clear()
+    assert len(client.raw) == 0
+    assert client.raw.pop(beyond) == b"1"
+    assert client.put("/a", 1) == revision + 3
+
+
+def test_clearing_the_whole_etcd_needs_force() -> None:
+    with local.start() as server, EtcdMiddleware(endpoints=server.endpoints) as client:
+        client["/a"] = 1
+        client.raw[b"\0"] = b"1"
+        with pytest.raises(PathError, match="force=True"):
+            client.raw.clear()
+        assert client["/a"] == 1
+        client.raw.clear(force=True)
+        assert list(client.raw) == []
 
 
 def test_raw_reaches_beyond_the_prefix_and_iterates_within_it(client: EtcdMiddleware, key: Any) -> None:
@@ -85,6 +148,9 @@ def test_raw_keys_and_values_are_bytes(client: EtcdMiddleware, key: Any, bad: An
         lambda: client.raw.__setitem__(bad, b""),
         lambda: client.raw.__setitem__(key(b"/a"), bad),
         lambda: client.raw.__delitem__(bad),
+        lambda: client.raw.pop(bad, None),
+        lambda: client.raw.setdefault(bad, b""),
+        lambda: client.raw.setdefault(key(b"/a"), bad),
     ]
     for use in uses:
         with pytest.raises(EncodeError, match="bytes"):

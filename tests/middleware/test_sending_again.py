@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware
+from link_kv._core.operations.raw_copy import Raw, copy_in
 from link_kv._core.revived import messages
-from link_kv._core.wire.calls import TXN, Repeat
+from link_kv._core.wire.calls import TXN, Repeat, run
 
 USES: dict[str, Any] = {
     "leaf": lambda client: client.put("/a", 2),
@@ -49,6 +50,13 @@ USES: dict[str, Any] = {
         lambda t: t.__delitem__("/t") if "/t" in t and "/new" not in t else None
     ),
     "raw": lambda client: [client.raw.update({client.prefix.encode() + b"/r": b"1"}), client.raw.popitem()],
+    "restore": lambda client: run(copy_in(client._exchange(), [Raw(b"/a", b"2")], replace=True)),
+    "restore over nothing": lambda client: [
+        client.raw.clear(),
+        run(copy_in(client._exchange(), [Raw(b"/a", b"2")], replace=False)),
+        client.raw.clear(),
+        run(copy_in(client._exchange(), [Raw(b"/a", b"2")], replace=True)),
+    ],
     "read": lambda client: [
         client["/"],
         client["/t"],

@@ -49,6 +49,21 @@ def test_a_tree_is_a_mutable_mapping_of_child_names(tree: Any) -> None:
     }
 
 
+def test_children_that_go_while_they_are_gone_through_are_passed_over(
+    client: EtcdMiddleware, tree: Any
+) -> None:
+    items, values = iter(tree.items()), iter(tree.values())
+    first = next(items)
+    assert next(values) == first[1]
+    del client["/t/x"], client["/t/sub"]
+    left = [first, *items]
+    assert dict(left) == dict(tree.items()) | dict([first])
+    assert [first[1], *values] == [value for _, value in left]
+    assert 3 in tree.values()
+    assert ("m/s", 3) in tree.items()
+    assert ("x", 1) not in tree.items()
+
+
 def test_nested_writes_go_through(client: EtcdMiddleware, tree: Any) -> None:
     tree["sub"]["y"]["z"] = 5
     tree["sub"]["new"] = {"a": [1]}

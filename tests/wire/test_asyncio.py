@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from link_kv import aio, local
-from link_kv._core.wire.calls import KEEP_ALIVE, WATCH, Method, Repeat, WireFailure
+from link_kv._core.wire.calls import KEEP_ALIVE, TXN, WATCH, Method, Repeat, WireFailure
 from link_kv._core.wire.config import Config
 from link_kv._core.wire.requests import field, varint
 from link_kv.errors import Closed, DeadlineExceeded, OutcomeUnknown, Unavailable
@@ -50,6 +50,13 @@ async def watch(client: Client) -> Any:
 
 
 # Failures, as with the blocking client
+
+
+async def test_a_call_may_take_longer_than_grpc_can_count(etcd: Any, connect: Connect) -> None:
+    client = connect(*etcd.endpoints, timeout=1e300)
+    await asyncio.wait_for(client.put("/a", 1), 30)
+    assert await asyncio.wait_for(client.get("/a"), 30) == 1
+    (await asyncio.wait_for(watch(client), 30)).cancel()
 
 
 async def test_a_stopped_server(server: local.LocalEtcd, connect: Connect) -> None:
@@ -232,6 +239,39 @@ async def test_a_cancelled_write_with_a_time_to_live_leaves_no_lease(
             await asyncio.sleep(0.02)
 
     await cancelled_in_time(write, none_left)
+
+
+@pytest.mark.parametrize("slow", ["request", "answer"])
+def test_a_loop_that_ends_in_the_midst_of_a_write_with_a_time_to_live(
+    server: local.LocalEtcd, slow: str
+) -> None:
+    """It cancels what is shielded from cancelling too. Either the value is there, or no lease is."""
+
+    async def leave() -> None:
+        client = Client(endpoints=server.endpoints)
+        await client.put("/a", "before")
+        wire = client._space.caller.wire
+        send, begun = wire.send, asyncio.Event()
+
+        async def slowly(endpoint: str, method: Method, *more: Any) -> Any:
+            answer = await send(endpoint, method, *more) if slow == "answer" or method is not TXN else None
+            if method is TXN:
+                begun.set()
+                await asyncio.sleep(60)
+            return answer
+
+        wire.send = slowly  # type: ignore[method-assign]
+        kept.append(asyncio.ensure_future(client.put("/a", "after", ttl=600)))
+        await begun.wait()
+
+    async def look() -> None:
+        async with Client(endpoints=server.endpoints) as client:
+            found = await client.get("/a"), len(await leases(client))
+            assert found == (("before", 0) if slow == "request" else ("after", 1))
+
+    kept: list[Any] = []
+    asyncio.run(leave())
+    asyncio.run(look())
 
 
 async def test_cancelling_leaves_no_stream(server: local.LocalEtcd, connect: Connect) -> None:

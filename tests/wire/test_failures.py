@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from link_kv import EtcdMiddleware, local
-from link_kv._core.wire.calls import STATUS, WireFailure, run
+from link_kv._core.wire.calls import STATUS, WATCH, WireFailure, run
+from link_kv._core.wire.requests import field
 from link_kv.errors import DeadlineExceeded, LinkKVError, OutcomeUnknown, Unavailable
 from tests.processes import until
 from tests.wire.conftest import Connect, within
@@ -67,6 +68,16 @@ def test_a_server_that_is_stopped(server: local.LocalEtcd, connect: Connect) -> 
         assert not isinstance(caught.value, OutcomeUnknown)
     server.restart()
     assert client["/a"] == 1
+
+
+def test_a_call_may_take_longer_than_grpc_can_count(etcd: Any, connect: Connect) -> None:
+    client = connect(*etcd.endpoints, timeout=1e300)
+    client["/a"] = 1
+    assert client["/a"] == 1
+    _, stream = run(caller(client).open(WATCH, timeout=1e300))
+    run(stream.send(field(b"\x0a", field(b"\x0a", b"a"))))
+    assert run(stream.receive()).created
+    stream.cancel()
 
 
 def test_a_server_that_never_was(connect: Connect) -> None:

@@ -10,9 +10,10 @@ import pytest
 
 from link_kv import EtcdMiddleware, local
 from link_kv._core.wire.calls import RANGE, run
+from link_kv._core.wire.exchange import Exchange
 from link_kv._core.wire.requests import range_request
 from link_kv.errors import NoSpace, TooLarge
-from link_kv.plan import Get
+from link_kv.plan import Get, Plan, Put, absent
 from tests.wire.conftest import Connect
 
 DEFAULT_LIMIT = 1536 * 1024
@@ -188,6 +189,44 @@ def test_a_tree_that_is_too_large(etcd: Any, connect: Connect) -> None:
     with pytest.raises(TooLarge, match=r"^/t: .*nothing was written"):
         client["/t"] = {str(number): "x" * 1000 for number in range(2000)}
     assert client["/t"] == {"a": 1}
+
+
+@pytest.mark.parametrize("count", [1700, 3000])
+@pytest.mark.parametrize(
+    "replace",
+    [
+        lambda client: client.__setitem__("/t", {}),
+        lambda client: client.__setitem__("/t", {"x": 1}),
+        lambda client: client.put("/t", {}, ttl=600),
+        lambda client: client.tree("/t").clear(),
+        lambda client: client.update({"/t": {"x": 1}, "/u": {str(number): 1 for number in range(200)}}),
+        lambda client: client.update({"/t": {"x": 1}, **{f"/u/{number}": 1 for number in range(200)}}),
+    ],
+)
+def test_a_tree_whose_keys_are_too_many_for_one_request_is_replaced(
+    etcd: Any, connect: Connect, count: int, replace: Callable[[EtcdMiddleware], Any]
+) -> None:
+    """By a delete of what is between the new keys."""
+    client = connect(*etcd.endpoints, timeout=20)
+    names = [f"{number:04}" + "x" * 1000 for number in range(count)]
+    for start in range(0, count, 1000):
+        client.update({f"/t/{name}": 1 for name in names[start : start + 1000]})
+    client["/t-"] = client["/t0"] = "sibling"
+    client.raw[client.prefix.encode() + b"/t/.link/items/y"] = b"kept"
+    replace(client)
+    assert client["/t"] in ({}, {"x": 1})
+    assert (client["/t-"], client["/t0"]) == ("sibling", "sibling")
+    assert client.raw[client.prefix.encode() + b"/t/.link/items/y"] == b"kept"
+
+
+def test_more_operations_than_can_be_nested_below_many_compares(etcd: Any, connect: Connect) -> None:
+    client = connect(*etcd.endpoints, timeout=20)
+    at = client._space.place("/t")
+    compares = tuple(absent(b"%s/%d" % (at.key, number)) for number in range(110))
+    plan = Plan(compares, [Put(at.key, b"1")] * 60_000)
+    with pytest.raises(TooLarge, match=r"^/t: \d+ operations with 110 compares .*nothing was written"):
+        run(Exchange(client._space).commit(plan, "/t"))
+    assert "/t" not in client
 
 
 def test_the_limit_that_the_server_was_given(connect: Connect) -> None:

@@ -179,9 +179,23 @@ def test_a_role_that_only_reads(locked: local.LocalEtcd, connect: Connect) -> No
 def test_nothing_beyond_the_prefix_is_read(locked: local.LocalEtcd, connect: Connect) -> None:
     for prefix in ("", "/ap", "/application"):
         client = connect(*locked.endpoints, **{**ANN, "prefix": prefix})
-        for read in (lambda client: client["/x"], list, lambda client: client.snapshot()):
-            with pytest.raises(AccessDenied):
-                read(client)
+        for read, path in (
+            (lambda client: client["/x/y"], "/x/y"),
+            (lambda client: client.entry("/x/y"), "/x/y"),
+            (lambda client: client.get("/x/y"), "/x/y"),
+            (lambda client: "/x/y" in client, "/x/y"),
+            (lambda client: client.put("/x/y", {}), "/x/y"),
+            (lambda client: client.tree("/x/y"), "/x/y"),
+            (list, "/"),
+            (bool, "/"),
+            (lambda client: client.snapshot(), "/"),
+            (lambda client: client.transaction(lambda t: t["/x/y"]), "/x/y"),
+        ):
+            for checked in (False, True):
+                client._space.checked = checked
+                beyond = "" if checked else f" {prefix}/.link/layout"
+                with pytest.raises(AccessDenied, match=f"^{path}: .*permission denied.*the key{beyond}$"):
+                    read(client)
 
 
 def test_locks_and_sessions_need_the_grant_for_link(locked: local.LocalEtcd, connect: Connect) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from link_kv import plan as plans
 from link_kv._core.configuration.tree import order_key, place_of
+from link_kv._core.operations import past_revision
 from link_kv._core.wire.exchange import Exchange
 from link_kv.errors import Conflict, RevisionError
 from link_kv.plan import Delete, Get, Operation, Plan, Put
@@ -54,6 +55,8 @@ def shows(at: Place, key: bytes) -> bool:
 async def keys(ex: Exchange, path: str, revision: int = 0) -> Keys:
     """What is at a path, now or at a revision. Raises `RevisionError`."""
     at = place_of(ex, path)
+    if revision:
+        past_revision(revision)
     gets = [Get(at.key, revision=revision), Get(at.marker, at.end, revision=revision)]
     try:
         read, found = await ex.read(gets)

@@ -9,6 +9,7 @@ that blocks holds up nothing but the next callback. Readers take no lock: what i
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import threading
@@ -477,7 +478,7 @@ class Following(ABC, Generic[T]):
             self._changed.notify_all()
         self._leave()
         _following.discard(self)
-        if self.close in self._at_close:
+        with contextlib.suppress(ValueError):  # the client is being closed
             self._at_close.remove(self.close)
         if self._acknowledger is not None:
             self._acknowledger.close()

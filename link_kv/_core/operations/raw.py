@@ -8,7 +8,7 @@ from link_kv.errors import (
     NotFound,
     PathError,
 )
-from link_kv.plan import Delete, Get, Plan, Put
+from link_kv.plan import Delete, Get, Plan, Put, absent, unmoved
 
 
 def _raw(key: object, what: str = "key") -> bytes:
@@ -47,6 +47,37 @@ async def raw_delete(ex: Exchange, key: bytes) -> int:
     if not outcome.answers()[0].response_delete_range.deleted:
         raise NotFound(f"{key!r}: no such key")
     return outcome.revision
+
+
+async def raw_pop(ex: Exchange, key: bytes) -> bytes | None:
+    """Delete a key; the value that it had, None when there was none."""
+    outcome = await ex.commit(Plan((), [Delete(_raw(key), previous=True)]), repr(key))
+    gone = outcome.answers()[0].response_delete_range.prev_kvs
+    return gone[0].value if gone else None
+
+
+async def raw_popitem(ex: Exchange, start: bytes, end: bytes) -> tuple[bytes, bytes]:
+    """Delete the first key of a range; it, and the value that it had."""
+    while kvs := (await ex.range(Get(start, end, 1))).kvs:
+        first = kvs[0]
+        plan = Plan((unmoved(first.key, first.mod_revision),), [Delete(first.key)], guarded=True)
+        if (await ex.commit(plan, repr(first.key))).succeeded:
+            return first.key, first.value
+    raise NotFound("there is no key")
+
+
+async def raw_setdefault(ex: Exchange, key: bytes, value: bytes) -> bytes:
+    """The value of a key, written first when there is no such key."""
+    plan = Plan((absent(_raw(key)),), [Put(key, _raw(value, "value"))], [Get(key)])
+    outcome = await ex.commit(plan, repr(key))
+    return value if outcome.succeeded else outcome.found()[0][0].value
+
+
+async def raw_clear(ex: Exchange, force: bool) -> int:
+    """Delete every key below the prefix; every one that there is where there is no prefix."""
+    if not ex.space.prefix and not force:
+        raise PathError("raw.clear() without a prefix would empty the whole etcd: say clear(force=True)")
+    return (await ex.commit(Plan((), [Delete(*raw_range(ex.space))]), "/")).revision
 
 
 async def raw_count(ex: Exchange, start: bytes, end: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -75,8 +76,8 @@ async def copy_in(ex: Exchange, raws: Sequence[Raw], *, replace: bool) -> int:
     await _begin(ex)
     puts = _puts(ex, raws)
     for _ in range(_LOST):
-        compares, deletes = await _ground(ex, {put.key for put in puts}, replace)
-        outcome = await ex.commit(Plan(compares, [*puts, *deletes], guarded=bool(puts)), "/")
+        compares, deletes, guarded = await _ground(ex, {put.key for put in puts}, replace)
+        outcome = await ex.commit(Plan(compares, [*puts, *deletes], guarded=guarded), "/")
         if outcome.succeeded:
             return outcome.revision
     raise Conflict("others write below the prefix; stop them, or try again")
@@ -92,7 +93,8 @@ async def copy_in_parts(
     await _begin(ex)
     if not replace:
         await _ground(ex, set(), replace)
-    revision, before = await _keys(ex) if replace else (0, set())
+    revision, found = await _keys(ex) if replace else (0, {})
+    before = set(found)
     for part in _parts(raws):
         ex.renew()
         puts = _puts(ex, part)
@@ -134,32 +136,40 @@ def _parts(raws: Iterable[Raw]) -> Iterable[list[Raw]]:
 
 async def _ground(
     ex: Exchange, kept: set[bytes], replace: bool
-) -> tuple[tuple[Compare, ...], list[Operation]]:
-    """What must hold, and what must be deleted, so that nothing but the ``kept`` keys is left."""
+) -> tuple[tuple[Compare, ...], list[Operation], bool]:
+    """What must hold, and what must be deleted, so that nothing but the ``kept`` keys is left.
+
+    And whether a second arrival fails: it does where a key that is written or deleted is compared. That
+    nothing was put is true again once others have deleted all of it.
+    """
     ex.renew()
     start, end = raw_range(ex.space)
+    deletes: list[Operation] = []
     if replace:
         revision, found = await _keys(ex)
-        return (plans.quiet(start, end, revision),), [Delete(key) for key in sorted(found - kept)]
+        first = [plans.unmoved(*item) for item in itertools.islice(found.items(), 1)]
+        deletes += [Delete(key) for key in sorted(found.keys() - kept)]
+        return (plans.quiet(start, end, revision), *first), deletes, bool(first)
     layout = ex.space.prefix + b"/.link/layout"
     total = int((await ex.range(Get(start, end), count_only=True)).count)
-    total -= int((await ex.range(Get(layout), count_only=True)).count)
-    if total:
+    there = (await ex.range(Get(layout))).kvs
+    if total > len(there):
         where = ex.space.prefix.decode() or "the whole etcd"
-        raise KeyExists(f"{where}: {total} keys are there already")
-    return (plans.absent(start, layout), plans.absent(layout + b"\0", end)), []
+        raise KeyExists(f"{where}: {total - len(there)} keys are there already")
+    first = [plans.unmoved(kv.key, kv.mod_revision) for kv in there if kv.key in kept]
+    return (plans.absent(start, layout), plans.absent(layout + b"\0", end), *first), deletes, bool(first)
 
 
-async def _keys(ex: Exchange) -> tuple[int, set[bytes]]:
-    """The keys below the prefix that are no living program's own, and the revision of that."""
+async def _keys(ex: Exchange) -> tuple[int, dict[bytes, int]]:
+    """The keys below the prefix that are no living program's own, with their revisions, and that of all."""
     start, end = raw_range(ex.space)
     revision = 0
-    found: set[bytes] = set()
+    found: dict[bytes, int] = {}
     while True:
         ex.renew()
         page: Any = await ex.range(Get(start, end, _LARGEST_PAGE, keys_only=True, revision=revision))
         revision = revision or page.header.revision
-        found.update(kv.key for kv in page.kvs if not is_living(kv.key, kv.lease))
+        found.update((kv.key, kv.mod_revision) for kv in page.kvs if not is_living(kv.key, kv.lease))
         if not page.more:
             return revision, found
         start = page.kvs[-1].key + b"\0"

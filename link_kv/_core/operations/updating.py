@@ -8,8 +8,15 @@ from typing import Any
 
 from link_kv import plan as plans
 from link_kv._core.operations.fold import fold
-from link_kv._core.operations.reading import PAGE
-from link_kv._core.operations.writing import LOST_BEFORE_GAPS, Layer, as_found, guarded, layer, unread
+from link_kv._core.operations.writing import (
+    LOST_BEFORE_GAPS,
+    Layer,
+    as_found,
+    guarded,
+    layer,
+    read_limit,
+    unread,
+)
 from link_kv._core.wire.exchange import Exchange
 from link_kv.codec import encode
 from link_kv.errors import TooLarge
@@ -50,7 +57,7 @@ async def update(ex: Exchange, assignments: Sequence[tuple[str, Any]]) -> int:
     ranges = [_span(at.key for at in places)]
     if few:
         ranges = [each for at in places for each in ((at.key, b""), (at.marker, at.end))]
-    limit = 0 if few else _limit(sum(len(lay.flat.pairs) + 1 for _, lay in writes))
+    limit = read_limit(sum(len(lay.flat.pairs) + 1 for _, lay in writes))
     reads = [Get(start, end, limit, keys_only=True) for start, end in ranges]
     too_many = False
     for _ in range(LOST_BEFORE_GAPS):
@@ -59,7 +66,7 @@ async def update(ex: Exchange, assignments: Sequence[tuple[str, Any]]) -> int:
         guard = plans.resolve(places, found[: len(guards)], revision, room)
         assert guard is not None
         keys = sorted(kv.key for kvs in found[len(guards) :] for kv in kvs)
-        too_many = 0 < limit <= len(keys)
+        too_many = len(keys) >= limit
         if too_many:
             break  # what is there dwarfs what is written
         operations: list[Operation] = []
@@ -75,7 +82,12 @@ async def update(ex: Exchange, assignments: Sequence[tuple[str, Any]]) -> int:
         silent = (plans.quiet(start, end, revision) for start, end in ranges)
         compares = (*guard.compares, *silent, *as_found(key, found[len(guards) :]))
         operations = [*plans.in_lists(operations, guard), *guard.operations]
-        outcome = await ex.commit(Plan(compares, operations, guarded=key is not None), places[0].path)
+        plan = Plan(compares, operations, guarded=key is not None)
+        try:
+            outcome = await ex.commit(plan, places[0].path)
+        except TooLarge:
+            too_many = True
+            break
         if outcome.succeeded:
             return outcome.revision
     try:
@@ -115,7 +127,7 @@ async def _update_siblings(ex: Exchange, parent: Place, values: Mapping[str, Any
     one = parent.child(next(iter(values)))
     guards = plans.guard_reads([one])
     start, end = _span(stored)
-    limit = _limit(len(stored))
+    limit = read_limit(len(stored))
     too_many = False
     for _ in range(LOST_BEFORE_GAPS):
         revision, found = await ex.read([*guards, Get(start, end, limit, keys_only=True)])
@@ -149,11 +161,6 @@ def _above(key: bytes, parent: Place) -> bytes:
     """The key of the child that a key below ``parent`` lies under."""
     slash = key.find(b"/", len(parent.marker))
     return key if slash < 0 else key[:slash]
-
-
-def _limit(written: int) -> int:
-    """How many keys are read to see what is there, for so many that are written."""
-    return 4 * written + PAGE
 
 
 def _blind(writes: Sequence[tuple[Place, Layer]]) -> list[Operation]:

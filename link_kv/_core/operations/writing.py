@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from link_kv import plan as plans
-from link_kv._core.operations.reading import value_found
+from link_kv._core.operations.reading import PAGE, value_found
 from link_kv._core.wire.exchange import Exchange, Outcome, new_lease_id
+from link_kv._core.wire.requests import LAST_REVISION
 from link_kv.codec import encode
 from link_kv.errors import (
     ConfigError,
@@ -140,8 +141,10 @@ async def put(
     at = ex.place(path)
     not_root(at, "assigned")
     _check_ttl(ttl, at.path)
-    if revision is not None and (not isinstance(revision, int) or revision < 0):
-        raise RevisionError(f"{at.path}: revision={revision!r}: a revision is a whole number, 0 for create")
+    if revision is not None and not (isinstance(revision, int) and 0 <= revision <= LAST_REVISION):
+        raise RevisionError(
+            f"{at.path}: revision={revision!r}: a revision is a whole number below 2**63, 0 for create"
+        )
     lay = layer(value, at)
     if ttl is None:
         return await write(ex, at, lay, revision, 0)
@@ -154,9 +157,11 @@ async def _put_leased(ex: Exchange, at: Place, lay: Layer, revision: int | None,
     await ex.grant(lease, ttl)
     try:
         return await write(ex, at, lay, revision, lease)
-    except LinkKVError as error:
-        if not isinstance(error, OutcomeUnknown):
-            await ex.abandon(lease)
+    except OutcomeUnknown:
+        raise
+    except BaseException as error:
+        # What is no error of ours cancels: a loop that ends does, shielded or not. A value may be there then.
+        await ex.abandon(lease, unless_used=not isinstance(error, LinkKVError))
         raise
 
 
@@ -228,22 +233,32 @@ async def _put_over_empty(ex: Exchange, at: Place, lay: Layer, revision: int, le
 async def _replace(ex: Exchange, at: Place, flat: Flat, lease: int) -> int:
     """Put a tree where something may be: read the keys, write what is new, delete what is gone."""
     guards = plans.guard_reads([at])
-    reads = (Get(at.key, keys_only=True), Get(at.marker, at.end, keys_only=True))
+    limit = read_limit(len(flat.pairs))
+    reads = (Get(at.key, keys_only=True), Get(at.marker, at.end, limit, keys_only=True))
+    too_many = False
     for _ in range(LOST_BEFORE_GAPS):
         revision, found = await ex.read([*guards, *reads])
         guard = plans.resolve([at], found[: len(guards)], revision)
         assert guard is not None
         _no_ttl_in_list(guard, lease, at.path)
         leaf, below = found[len(guards) :]
+        too_many = len(below) >= limit
+        if too_many:
+            break  # what is there dwarfs what is written
         keys = [kv.key for kv in below]
         compares, operations = plans.replace(at, flat, bool(leaf), keys, revision, lease)
         key = at.key if leaf else plans.touched(at, flat, keys)
         compares = (*guard.compares, *compares, *as_found(key, [leaf, below]))
         operations = [*plans.in_lists(operations, guard), *guard.operations]
-        outcome = await ex.commit(Plan(compares, operations, guarded=key is not None), at.path)
+        plan = Plan(compares, operations, guarded=key is not None)
+        try:
+            outcome = await ex.commit(plan, at.path)
+        except TooLarge:
+            too_many = True  # or what is written does not fit: the gaps tell
+            break
         if outcome.succeeded:
             return outcome.revision
-    # Others write here faster than we read and write: leave reading out.
+    # Too much is there, or others write here faster than we read and write: leave reading out.
     operations = plans.gaps(at, flat, lease)
 
     def make(guard: Guard) -> tuple[Sequence[plans.Compare], Sequence[Operation]]:
@@ -253,6 +268,8 @@ async def _replace(ex: Exchange, at: Place, flat: Flat, lease: int) -> int:
     try:
         outcome, _ = await guarded(ex, [at], make)
     except TooLarge:
+        if too_many:
+            raise
         return await _replace(ex, at, flat, lease)
     return outcome.revision
 
@@ -298,6 +315,11 @@ def as_found(key: bytes | None, found: Sequence[Sequence[Any]]) -> Sequence[plan
     if key is None:
         return ()
     return [plans.unmoved(key, kv.mod_revision) for kvs in found for kv in kvs if kv.key == key][:1]
+
+
+def read_limit(written: int) -> int:
+    """How many keys are read to see what is there, for so many that are written."""
+    return 4 * written + PAGE
 
 
 def unread(at: Place, lay: Layer, lease: int = 0) -> Sequence[Operation]:

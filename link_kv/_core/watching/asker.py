@@ -157,9 +157,9 @@ class Asker:
             return
         except LinkKVError as error:
             refusal = type(error)(f"{watch.at.path}: {error}")
-            if isinstance(error, AccessDenied):
+            if isinstance(error, AccessDenied):  # it names the path itself
                 start, end = (str(key, "utf-8") for key in watch.range)
-                refusal = AccessDenied(f"{refusal}: watching needs a role that reads from {start} to {end}")
+                refusal = AccessDenied(f"{error}: watching needs a role that reads from {start} to {end}")
             if isinstance(question, Ask):
                 actions = self._machine.asked(watch, turn, refusal)
             else:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from link_kv._core.watching.consumer import Consumer, State
 from link_kv._core.watching.replica import Batch, Change
+from link_kv._core.wire.requests import LAST_REVISION
 from link_kv.errors import Closed, ConfigError, RevisionError
 from link_kv.tree import Place
 
@@ -108,8 +109,10 @@ class Iteration(Consumer):
     """Changes that are taken one by one, from now or from a past revision on."""
 
     def __init__(self, hub: Hub, at: Place, revision: int | None) -> None:
-        if revision is not None and (not isinstance(revision, int) or revision < 1):
-            raise RevisionError(f"{at.path}: revision={revision!r}: a revision is a whole number from 1 on")
+        if revision is not None and not (isinstance(revision, int) and 1 <= revision <= LAST_REVISION):
+            raise RevisionError(
+                f"{at.path}: revision={revision!r}: a revision is a whole number from 1 to 2**63 - 1"
+            )
         super().__init__(hub, QUEUE)
         self.path = at.path
         self._at = at

@@ -85,6 +85,7 @@ TXN = Method("KV", "Txn")
 DELETE_RANGE = Method("KV", "DeleteRange")
 LEASE_GRANT = Method("Lease", "LeaseGrant")
 LEASE_REVOKE = Method("Lease", "LeaseRevoke")
+TIME_TO_LIVE = Method("Lease", "LeaseTimeToLive")
 AUTHENTICATE = Method("Auth", "Authenticate")
 STATUS = Method("Maintenance", "Status")
 WATCH = Method("Watch", "Watch", True)
@@ -283,8 +284,8 @@ class Caller:
             except WireFailure as failure:
                 last = failure
                 what = meaning(failure) if sent else Meaning.NEVER_SENT
-                if renewed and roles_changed(failure):
-                    what = Meaning.NOT_APPLIED  # they changed again, the token is good
+                if roles_changed(failure) and (renewed or metadata is _HAS_LEADER):
+                    what = Meaning.NOT_APPLIED  # they changed again, and the token is good or a certificate's
             except (Closed, ConfigError) as error:
                 # Closed meanwhile, or another cluster: this time nothing was sent.
                 if doubtful is not None:

@@ -26,6 +26,7 @@ from link_kv._core.wire.options import (
     DEFAULT_HOST,
     DEFAULT_PORT,
     DEFAULT_TIMEOUT,
+    HIDDEN,
     OPTIONS,
     PATHS,
     RENAMED,
@@ -98,6 +99,8 @@ def _put(layer: _Layer, names: Sequence[str], parse: Parser, value: object, wher
 
 def _shown(value: object) -> str:
     """The value, for a message, unless it may hold a password: somebody put a URL where a host goes."""
+    if value is HIDDEN:
+        return ""
     text = repr(value)
     if "@" in text or "://" in text:
         return "; the value is not shown, it may hold a password"

@@ -10,7 +10,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from link_kv._core.wire.calls import KEEP_ALIVE, LEASE_GRANT, LEASE_REVOKE, RANGE, TXN, Caller, Repeat
+from link_kv._core.wire.calls import (
+    KEEP_ALIVE,
+    LEASE_GRANT,
+    LEASE_REVOKE,
+    RANGE,
+    TIME_TO_LIVE,
+    TXN,
+    Caller,
+    Method,
+    Repeat,
+)
 from link_kv._core.wire.requests import (
     leaf_read_request,
     leaf_request,
@@ -33,7 +43,7 @@ from link_kv.errors import (
     Unavailable,
 )
 from link_kv.plan import Compare, Get, Operation, Plan, PutNew, reads
-from link_kv.tree import Place, place
+from link_kv.tree import RESERVED, Place, place
 
 _REMEMBERED = 10_000
 """How many leaves a client remembers to be leaves."""
@@ -118,6 +128,13 @@ def new_lease_id() -> int:
     return secrets.randbits(62) + 1
 
 
+def _request(plan: Plan, extra: Sequence[Operation], insist: Sequence[Compare], path: str) -> bytes:
+    try:
+        return txn_request(plan, extra, insist)
+    except TooLarge as error:
+        raise TooLarge(f"{path}: {error}; nothing was written") from None
+
+
 class Exchange:
     """What an operation sends, within one deadline. Not shared between threads."""
 
@@ -136,9 +153,27 @@ class Exchange:
 
     async def range(self, get: Get, *, count_only: bool = False) -> Any:
         if not self.space.checked:
-            await self._check_layout()
-        request = range_request(get, count_only=count_only)
-        return await self.space.caller.call(RANGE, request, Repeat.READ, self.deadline)
+            await self._check_layout(self._path(get.key))
+        return await self.fetch(RANGE, range_request(get, count_only=count_only), get.key)
+
+    async def fetch(self, method: Method, request: bytes, about: bytes) -> Any:
+        """The answer to a request that reads, ``about`` a key, for errors."""
+        try:
+            return await self.space.caller.call(method, request, Repeat.READ, self.deadline)
+        except AccessDenied as error:
+            raise AccessDenied(f"{self._path(about)}: {error}") from None
+
+    def _about(self, gets: Sequence[Get]) -> bytes:
+        """The key of the last: those before it may be about what stands above."""
+        return gets[-1].key if gets else self.space.prefix
+
+    def _path(self, key: bytes) -> str:
+        """The path of the leaf or the tree that a key belongs to; a raw key beyond the prefix as it is."""
+        prefix = self.space.prefix
+        if not key.startswith(prefix + b"/") and key != prefix:
+            return repr(key)
+        tree = key[len(prefix) :].partition(f"/{RESERVED}".encode())[0]
+        return tree.rstrip(b"/\0").decode(errors="backslashreplace") or "/"
 
     async def read(self, gets: Sequence[Get]) -> tuple[int, list[Sequence[Any]]]:
         """The key-values of each Get, all at one revision, and that revision."""
@@ -151,7 +186,7 @@ class Exchange:
         Its ``count`` is that of all keys in the range, however few were asked for.
         """
         if not self.space.checked:
-            await self._check_layout()
+            await self._check_layout(self._path(self._about(gets)))
         if len(gets) == 1:
             answer = await self.range(gets[0])
             return answer.header.revision, [answer]
@@ -165,9 +200,9 @@ class Exchange:
         """
         space = self.space
         if not space.checked:
-            await self._check_layout()
+            await self._check_layout(at.path)
         if at.key in space.leaves:
-            answer = await space.caller.call(RANGE, leaf_read_request(at), Repeat.READ, self.deadline)
+            answer = await self.fetch(RANGE, leaf_read_request(at), at.key)
             if answer.kvs:
                 return [answer.kvs, (), ()]
             space.leaves.discard(at.key)
@@ -181,7 +216,7 @@ class Exchange:
 
     async def _ask(self, request: bytes, gets: Sequence[Get]) -> tuple[int, list[Any]]:
         try:
-            response = await self.space.caller.call(TXN, request, Repeat.READ, self.deadline)
+            response = await self.fetch(TXN, request, self._about(gets))
         except (NoSpace, TooLarge):
             # Before 3.5.2 a full server refuses every transaction, reads too. And thousands of long keys to
             # read are more than one request may carry.
@@ -205,7 +240,7 @@ class Exchange:
         """
         space = self.space
         if not space.checked:
-            await self._check_layout()
+            await self._check_layout(path)
         fences = space.fences
         for fence in fences:
             if why := fence.lost():
@@ -221,13 +256,13 @@ class Exchange:
         extra = space.new_layout
         try:
             try:
-                outcome = await self._write(txn_request(plan, extra, insist), repeat, path)
+                outcome = await self._write(_request(plan, extra, insist, path), repeat, path)
             except AccessDenied:
                 if not extra:
                     raise
                 # A role that may write its own keys and not the layout's.
                 space.new_layout = extra = ()
-                outcome = await self._write(txn_request(plan, (), insist), repeat, path)
+                outcome = await self._write(_request(plan, (), insist, path), repeat, path)
         except RevisionError:
             if not insist:
                 raise
@@ -249,7 +284,7 @@ class Exchange:
         """Try to assign a leaf by a request that is mostly prepared; None where that does not fit."""
         space = self.space
         if not space.checked:
-            await self._check_layout()
+            await self._check_layout(at.path)
         request = leaf_request(at, stored)
         if request is None or space.new_layout or space.fences or space.caller.settling is not None:
             return None
@@ -264,10 +299,15 @@ class Exchange:
             raise AccessDenied(f"{path}: {error}") from None
         return Outcome(response.succeeded, response.header.revision, response)
 
-    async def _check_layout(self) -> None:
+    async def _check_layout(self, path: str) -> None:
+        """Look at the layout, before the first operation. ``path`` is what that is about, for errors."""
         space = self.space
         key = space.prefix + b"/.link/layout"
-        answer = await space.caller.call(RANGE, range_request(Get(key)), Repeat.READ, self.deadline)
+        try:
+            answer = await space.caller.call(RANGE, range_request(Get(key)), Repeat.READ, self.deadline)
+        except AccessDenied as error:
+            beyond = f" {key.decode()}" if "permission denied" in str(error) else ""
+            raise AccessDenied(f"{path}: {error}{beyond}") from None
         if not answer.kvs:
             space.new_layout = (PutNew(key, LAYOUT),)
         elif answer.kvs[0].value != LAYOUT:
@@ -311,13 +351,21 @@ class Exchange:
         request = b"\x08" + varint(lease)
         await self.space.caller.call(LEASE_REVOKE, request, Repeat.GUARDED, self.deadline)
 
-    async def abandon(self, lease: int) -> None:
-        """Try for a second to end a lease that nobody will hear of. Cancelling does not stop this."""
-        await self.space.caller.wire.finish(self._abandon(lease))
+    async def abandon(self, lease: int, *, unless_used: bool = False) -> None:
+        """Try for a second to end a lease that nobody will hear of. Cancelling does not stop this.
 
-    async def _abandon(self, lease: int) -> None:
+        ``unless_used`` leaves it where the write happened after all: with it the value would go.
+        """
+        await self.space.caller.wire.finish(self._abandon(lease, unless_used))
+
+    async def _abandon(self, lease: int, unless_used: bool) -> None:
         self.deadline = time.monotonic() + min(1.0, self.space.caller.config.timeout)
         with contextlib.suppress(LinkKVError):  # it expires by itself
+            if unless_used:
+                await self.space.caller.wire.sleep(0.1)  # the write may still be on its way
+                request = b"\x08" + varint(lease) + b"\x10\x01"
+                if (await self.space.caller.call(TIME_TO_LIVE, request, Repeat.READ, self.deadline)).keys:
+                    return
             try:
                 await self.revoke(lease)
             except LeaseLost:

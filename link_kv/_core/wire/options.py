@@ -17,9 +17,15 @@ from typing import Any
 DEFAULT_HOST = "localhost"
 DEFAULT_PORT = 2379
 DEFAULT_TIMEOUT = 5.0
+LONGEST_TIMEOUT = 1e9
+"""gRPC's clock counts nanoseconds in 64 bits: a deadline beyond its end is never met, nor a call sent."""
 
 # The options that are files.
 PATHS = ("ca_cert", "cert_cert", "cert_key")
+
+
+HIDDEN = object()
+"""In place of a value that no place may show."""
 
 
 class Bad(Exception):
@@ -36,8 +42,16 @@ def _text(value: object) -> str:
     return value
 
 
+def _sent(value: object) -> str:
+    """Text that goes to etcd, which takes UTF-8."""
+    text = _text(value)
+    if re.search("[\ud800-\udfff]", text):
+        raise Bad("has lone surrogates, and etcd takes UTF-8", HIDDEN)
+    return text
+
+
 def _prefix(value: object) -> str:
-    text = _text(value).removesuffix("/")
+    text = _sent(value).removesuffix("/")
     if text.endswith("/"):
         raise Bad("ends with more than one slash, and a segment cannot be empty; no prefix is '/'", value)
     return text if not text or text.startswith("/") else f"/{text}"
@@ -71,6 +85,8 @@ def _timeout(value: object) -> float:
             seconds = float(value)
     if not 0 < seconds < math.inf:
         raise Bad("must be a finite number of seconds above 0", value)
+    if seconds > LONGEST_TIMEOUT:
+        raise Bad(f"must be at most {LONGEST_TIMEOUT:.0f} seconds", value)
     return seconds
 
 
@@ -166,8 +182,8 @@ OPTIONS: dict[str, Parser] = {
     "endpoints": _endpoints,
     "srv_domain": _domain,
     "prefix": _prefix,
-    "user": _text,
-    "password": _text,
+    "user": _sent,
+    "password": _sent,
     "insecure_password": _boolean,
     "tls": _boolean,
     "ca_cert": _path,
@@ -180,7 +196,7 @@ OPTIONS: dict[str, Parser] = {
 # The names of link.etcd that stand for other names here. In files only.
 RENAMED: dict[str, tuple[tuple[str, ...], Parser]] = {
     "read_timeout": (("timeout",), _timeout),
-    "username": (("user",), _text),
+    "username": (("user",), _sent),
     "protocol": (("tls",), _protocol),
     "cert": (("cert_cert", "cert_key"), _certificate),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+from link_kv.errors import TooLarge
 from link_kv.plan import (
     Compare,
     Delete,
@@ -26,6 +27,9 @@ from link_kv.tree import Place
 
 MAX_TXN_OPS = 128
 """etcd's default for --max-txn-ops. A nested transaction may hold this many less those of its parents."""
+
+LAST_REVISION = 2**63 - 1
+"""A number beyond it is cut to its lower 64 bits on the wire, and means another revision or the newest."""
 
 _TOGETHER = 16
 """How many compares that are insisted on share an inner transaction."""
@@ -128,8 +132,8 @@ def txn_bytes(compares: Sequence[bytes], success: Sequence[bytes], failure: Sequ
 def txn_request(plan: Plan, extra: Sequence[Operation] = (), insist: Sequence[Compare] = ()) -> bytes:
     """A plan as one TxnRequest, its operations nested as deep as their number needs.
 
-    ``insist`` are compares of any number. When one fails, etcd refuses the whole request with the error of a
-    read from the future.
+    Raises `TooLarge` when they cannot be nested so deep below that many compares. ``insist`` are compares of
+    any number. When one fails, etcd refuses the whole request with the error of a read from the future.
     """
     compares = [compare(each) for each in plan.compares]
     success = [operation(op) for op in plan.operations]
@@ -215,4 +219,4 @@ def _width(count: int, compares: int, limit: int) -> int:
                 break
             if top * width ** (levels - 2) * full >= count:
                 return top
-    raise ValueError(f"{count} operations with {compares} compares do not fit one transaction")
+    raise TooLarge(f"{count} operations with {compares} compares do not fit one transaction")

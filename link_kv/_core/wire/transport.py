@@ -29,6 +29,7 @@ from link_kv._core.wire.config import Config, lookup_srv
 from link_kv._core.wire.failures import CANCELLED, UNAVAILABLE, WireFailure
 from link_kv._core.wire.forks import GATE as _GATE
 from link_kv._core.wire.forks import members
+from link_kv._core.wire.options import LONGEST_TIMEOUT
 from link_kv.errors import Closed, ConfigError, Unavailable
 
 T = TypeVar("T")
@@ -240,6 +241,11 @@ def _lookup(config: Config) -> tuple[str, ...]:
     return lookup_srv(config.srv_domain, config.tls, config.timeout)
 
 
+def _bounded(timeout: float | None) -> float | None:
+    """A timeout that gRPC can count. One of a single call may be any number."""
+    return None if timeout is None else min(timeout, LONGEST_TIMEOUT)
+
+
 def _failure(error: Any) -> WireFailure:
     return WireFailure(error.code().value[0], error.details() or "")
 
@@ -275,7 +281,7 @@ class _BlockingStream:
         self._channel = channel  # kept, so that closing the wire ends the stream
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         requests = iter(self._requests.get, None)
-        self._call = channel.stub(method)(requests, metadata=metadata, timeout=timeout)
+        self._call = channel.stub(method)(requests, metadata=metadata, timeout=_bounded(timeout))
         self.ended = threading.Event()
         if not self._call.add_callback(self.ended.set):
             self.ended.set()
@@ -328,7 +334,7 @@ class BlockingWire(_Door):
         # Held until the answer is there, so that closing the wire ends the call.
         channel = self._channels.of(endpoint)
         try:
-            answer = channel.stub(method)(request, timeout=timeout, metadata=metadata)
+            answer = channel.stub(method)(request, timeout=_bounded(timeout), metadata=metadata)
         except grpc.RpcError as error:
             return _failure(error)
         except ValueError:
@@ -400,7 +406,7 @@ def _cancelled_by_us(ended: bool) -> bool:
 class _AsyncStream:
     def __init__(self, channel: _Channel, method: Method, metadata: Metadata, timeout: float | None) -> None:
         self._channel = channel
-        self._call = channel.stub(method)(metadata=metadata, timeout=timeout)
+        self._call = channel.stub(method)(metadata=metadata, timeout=_bounded(timeout))
         self._cancelled = False
 
     @property
@@ -463,7 +469,7 @@ class AsyncWire(_Door):
         self._bind()
         with _GATE:
             channel = self._channels.of(endpoint)
-            call = channel.stub(method)(request, timeout=timeout, metadata=metadata)
+            call = channel.stub(method)(request, timeout=_bounded(timeout), metadata=metadata)
             self._calls.add(call)
         try:
             return await call
