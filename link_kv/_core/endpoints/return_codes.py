@@ -86,7 +86,7 @@ class ReturnCodes(Mapping[str, ReturnCode]):
         return self._add(code, name, description, *(() if base is None else (base,)))
 
     def _add(self, code: int, name: str, description: str, *others: type[BaseException]) -> type[ReplyError]:
-        bases = (ReplyError, *others)
+        bases: tuple[type, ...] = (ReplyError, *others)
         words = "".join(word.capitalize() for word in name.split("_"))
         about = {"code": code, "name": name, "__doc__": f"{code}: {description}."}
         exception = type(words, bases, {**about, "__module__": "link_kv.endpoints"})
