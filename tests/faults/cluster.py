@@ -123,6 +123,7 @@ class Cluster(ABC):
         """What members that ended by themselves logged last."""
         self.faults: Counter[str] = Counter()
         """How often each kind of fault was done, those that were tried in vain with 0."""
+        self.tries: Counter[str] = Counter()
         self._off: list[Member] = []
         self._isolates = False
 

@@ -122,6 +122,7 @@ class Faults:
         self.cluster.whole()
         self.done[name] += took_effect
         self.cluster.faults[name] += took_effect
+        self.cluster.tries[name] += 1
         return took_effect
 
     def _wait(self, seconds: float) -> None:

@@ -17,7 +17,7 @@ FOUND = Outcome("found", findings=[Finding("lost write", "all of it")])
 
 
 def run(*crashes: str, safe: bool = True, **faults: int) -> Any:
-    cluster = SimpleNamespace(whole=lambda: None, crashes=list(crashes), safe=safe, faults=faults)
+    cluster = SimpleNamespace(whole=lambda: None, crashes=list(crashes), safe=safe, faults=faults, tries={})
     return Run(None, 1, cluster, Path())  # type: ignore[arg-type]
 
 
@@ -75,5 +75,8 @@ def test_a_check_without_an_outcome_failed() -> None:
 
 def test_faults_must_have_been_done() -> None:
     assert done(run(compacted=1)).verdict == "passed"
-    assert verdict([done(run(compacted=0, moved=1))]) == LACKING
+    for tries, code in (1, VOID), (2, LACKING):
+        vain = run(compacted=0, moved=1)
+        vain.cluster.tries["compacted"] = tries
+        assert verdict([done(vain)]) == code
     assert verdict([done(run(compacted=1, safe=False))]) == LACKING
