@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import secrets
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from http.client import HTTPException
@@ -22,6 +23,9 @@ SAFE = (3, 5, 5)
 transaction is broken off. Then only what is gentle is done to it."""
 
 _WHOLE_SECONDS = 60.0
+_ALONE_SECONDS = 15.0
+"""Within so many it has noticed that it lost the others: an election begins after one or two."""
+_AT_ONCE = 0.3
 
 
 class Member(ABC):
@@ -74,6 +78,24 @@ class Member(ABC):
         """What its HTTP gateway answers. Raises `OSError`, `HTTPException` or `ValueError`."""
         return ask(self.endpoint, path, body, timeout=timeout)
 
+    def does(self, path: str, body: object, timeout: float) -> bool:
+        """Ask it for something; whether it did it."""
+        with contextlib.suppress(OSError, HTTPException, ValueError):
+            return "error" not in self.ask(path, body, timeout)
+        return False
+
+    def silent(self) -> bool:
+        """Whether nothing answers where it is, not even what needs no other member."""
+        with contextlib.suppress(OSError, HTTPException, ValueError):
+            self.ask("/v3/maintenance/status", {}, _AT_ONCE)
+            return False
+        return True
+
+    def alone(self) -> bool:
+        """Whether it answers, and knows no leader."""
+        status = self.status()
+        return "header" in status and status.get("leader", "0") == "0"
+
     def healthy(self) -> bool:
         """Whether it answers a read that needs a majority."""
         with contextlib.suppress(OSError, HTTPException, ValueError):
@@ -99,7 +121,11 @@ class Cluster(ABC):
         self.endpoints = [member.endpoint for member in members]
         self.crashes: list[str] = []
         """What members that ended by themselves logged last."""
+        self.faults: Counter[str] = Counter()
+        """How often each kind of fault was done, those that were tried in vain with 0."""
+        self.tries: Counter[str] = Counter()
         self._off: list[Member] = []
+        self._isolates = False
 
     def __enter__(self) -> Cluster:
         return self
@@ -124,6 +150,16 @@ class Cluster(ABC):
         for member in members:
             self._off.append(member)
             member.disconnect(everything=everything)
+        if not everything and not self._isolates:
+            # Else each cut would be counted, and nobody be cut off.
+            try:
+                until(lambda: all(member.alone() for member in members), _ALONE_SECONDS)
+            except AssertionError:
+                raise AssertionError(
+                    f"the networks of this engine do not isolate: {members} still know a leader, "
+                    f"{_ALONE_SECONDS:.0f} s after they were taken off that of the members"
+                ) from None
+            self._isolates = True
 
     def mend(self) -> None:
         """Everyone is on the network again."""
@@ -192,11 +228,11 @@ class _Process(Member):
         return self._etcd.running
 
     def kill(self) -> None:
-        self.ended = True
+        self.ended = self.running
         self._etcd.kill()
 
     def stop(self) -> None:
-        self.ended = True
+        self.ended = self.running
         self._etcd._started().end()
 
     def start(self) -> None:
@@ -374,11 +410,10 @@ class Containers(Cluster):
 
 def start(where: str = "") -> Cluster:
     """A cluster in containers where an engine answers, else of processes; or as ``where`` says."""
-    if where == "processes":
-        return Processes()
-    try:
-        return Containers()
-    except pytest.UsageError:
-        if where == "containers":
-            raise
-        return Processes()
+    if not where:
+        try:
+            engine.connect()
+        except pytest.UsageError as error:
+            print(f"in processes, so nobody is cut off: {error}", flush=True)
+            where = "processes"
+    return Processes() if where == "processes" else Containers()

@@ -56,9 +56,15 @@ class Process:
         self._popen.stdin.flush()
 
     def signal(self, number: int) -> None:
+        self.must_run()
         self._popen.send_signal(number)
         if number == signal.SIGSTOP:
             os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            self.must_run()
+
+    def must_run(self) -> None:
+        """What ends before it is told to has crashed, and nobody may take it for one that was killed."""
+        assert self.running, f"{self._module} ended by itself, with {self._popen.returncode}: see the log"
 
     def kill(self) -> None:
         self._popen.kill()
@@ -109,6 +115,7 @@ class Clients:
 
     def kill(self, dice: random.Random) -> None:
         victim = dice.choice(self.processes)
+        victim.must_run()
         self.processes.remove(victim)
         victim.kill()
         self._add()

@@ -9,6 +9,15 @@ from tests.faults.run import Outcome
 
 _SHOWN = 10
 
+PASSED, FAILED = 0, 1
+LACKING = 69
+"""EX_UNAVAILABLE: void, and it will be again where it was run. Something is missing that it needs."""
+VOID = 75
+"""EX_TEMPFAIL: void, because etcd failed by itself, or the machine was too slow for a figure.
+
+Neither is a status that Python, its argument parser or tox end with by themselves.
+"""
+
 
 def show(outcome: Outcome) -> str:
     """One check: its verdict and its figures, and the first of what it found."""
@@ -24,5 +33,10 @@ def show(outcome: Outcome) -> str:
 
 def verdict(outcomes: Iterable[Outcome]) -> int:
     """The status that the program ends with."""
-    verdicts = {outcome.verdict for outcome in outcomes}
-    return 1 if "FAILED" in verdicts else 2 if "void" in verdicts else 0
+    outcomes = list(outcomes)
+    if not outcomes or any(outcome.verdict == "FAILED" for outcome in outcomes):
+        return FAILED
+    void = [outcome for outcome in outcomes if outcome.verdict == "void"]
+    if any(outcome.lasting for outcome in void):
+        return LACKING
+    return VOID if void else PASSED

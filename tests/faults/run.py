@@ -27,6 +27,8 @@ class Outcome:
     findings: list[Finding] = field(default_factory=list)
     void: str = ""
     """Why it says nothing, if it does."""
+    lasting: bool = False
+    """Whether it will say nothing the next time either: neither etcd nor a slow machine is to blame."""
     numbers: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -37,8 +39,10 @@ class Outcome:
 
     def need(self, figure: float, least: float, what: str) -> None:
         """Void unless there was enough of something to tell."""
-        if figure < least and not self.void:
-            self.void = f"{figure:.10g} {what}, {least:.10g} are asked for"
+        if figure < least:
+            self.void = self.void or f"{figure:.10g} {what}, {least:.10g} are asked for"
+            # A slow machine gets less done, but not nothing.
+            self.lasting = self.lasting or not figure
 
     def demand(self, condition: bool, check: str, detail: str) -> None:
         if not condition:

@@ -50,10 +50,10 @@ class TruthReader:
         relative = key[len(recorder.prefix) :].decode()
         return relative, None if value is None else value.decode()
 
-    def compact(self, revision: int) -> None:
-        """Forget in etcd what was read here, up to a revision at most."""
+    def compact(self, revision: int) -> bool:
+        """Forget in etcd what was read here, up to a revision at most; whether it did."""
         assert revision <= self.read
-        compact(self._cluster.endpoints[0], revision)
+        return compact(self._cluster.endpoints[0], revision)
 
     def close(self) -> None:
         self._log.close()

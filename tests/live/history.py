@@ -185,6 +185,6 @@ def _difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]
     return found
 
 
-def compact(endpoint: str, revision: int) -> None:
-    """Compact the history before a revision."""
-    ask(endpoint, "/v3/kv/compaction", {"revision": revision})
+def compact(endpoint: str, revision: int) -> bool:
+    """Compact the history before a revision; whether etcd did."""
+    return "header" in ask(endpoint, "/v3/kv/compaction", {"revision": revision})

@@ -19,7 +19,8 @@ def run(run: Run) -> list[Outcome]:
     for found in told.pop("found"):
         outcome.demand(False, "a secret", found)
     for what, least in _ENOUGH.items():
-        outcome.need(told.get(what, 0), least, what)
+        # No matter of time: with fewer, something is no longer looked at.
+        outcome.demand(told.get(what, 0) >= least, "looked at too few", what)
     outcome.demand(
         "CANARY" not in (run.directory / "log").read_text(errors="replace"), "a secret", "on stderr"
     )

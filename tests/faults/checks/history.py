@@ -41,10 +41,11 @@ def run(run: Run) -> list[Outcome]:
             watchers.ready()
             clients.others.append(watchers)
 
-            def compact() -> None:
+            def compact() -> bool:
                 arena.truth.extend(arena.mark())
-                if arena.truth.read - arena.start > 2 * _KEPT:
-                    arena.truth.compact(arena.truth.read - _KEPT)
+                if arena.truth.read - arena.start <= 2 * _KEPT:
+                    return False
+                return arena.truth.compact(arena.truth.read - _KEPT)
 
             def compare(name: str) -> None:
                 if not followed.stores:

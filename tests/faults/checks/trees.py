@@ -55,11 +55,11 @@ def _read(run: Run, outcome: Outcome, size: int, wanted: int) -> str:
     with connect(endpoints, PREFIX, timeout=30) as client:
         client[f"/{size}"] = dict.fromkeys(names(size), 0)
 
-    def compact() -> None:
+    def compact() -> bool:
         """Without it, thousands of trees would fill the database."""
         with connect(endpoints, PREFIX, timeout=30) as client:
             revision = client.put("/compacted", time.time())
-        run.cluster.members[0].ask("/v3/kv/compaction", {"revision": max(1, revision - _KEPT)}, 60)
+        return run.cluster.members[0].does("/v3/kv/compaction", {"revision": max(1, revision - _KEPT)}, 60)
 
     faults = Faults(run.cluster, [], f"{run.seed} trees {size}", compact=compact, note=run.note, pause=(2, 4))
     began = time.monotonic()
