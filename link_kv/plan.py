@@ -59,15 +59,16 @@ class PutNew(NamedTuple):
     value: bytes
 
 
-class Unless(NamedTuple):
-    """Operations that are not done where all of the compares hold. The last of a plan's operations, since
-    what is not done has no answers."""
+class Refuse(NamedTuple):
+    """Has the whole transaction refused, with `RevisionError`, where all of the compares hold.
+
+    It has no answer, so it is the last of a plan's operations.
+    """
 
     compares: tuple[Compare, ...]
-    operations: tuple[Operation, ...]
 
 
-Operation = Put | Delete | Get | PutNew | Unless
+Operation = Put | Delete | Get | PutNew | Refuse
 
 
 class Plan(NamedTuple):
@@ -383,10 +384,13 @@ def delete(place: Place, *, previous: bool = False) -> tuple[Operation, ...]:
     return (Delete(place.key, b"", previous), *below, Delete(*place.housekeeping))
 
 
-def delete_visible(place: Place, *, previous: bool = False) -> Unless:
-    """The same, unless nothing visible is there: then its housekeeping stays, as no tree of it went."""
-    nothing = (absent(place.key), *(absent(start, end) for start, end in place.visible))
-    return Unless(nothing, delete(place, previous=previous))
+def housekeeping_alone(place: Place) -> Refuse:
+    """Beside a delete: that nothing visible is there, and housekeeping is. It stays, as no tree of it goes.
+
+    The deletes are not in an inner transaction instead: etcd may not ask there whether a role may do it.
+    """
+    visible = (absent(start, end) for start, end in place.visible)
+    return Refuse((absent(place.key), *visible, present(*place.housekeeping)))
 
 
 def no_list_above(place: Place) -> tuple[Compare, ...]:

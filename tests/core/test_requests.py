@@ -28,7 +28,7 @@ from link_kv.plan import (
     Plan,
     Put,
     PutNew,
-    Unless,
+    Refuse,
     guard_reads,
     optimistic,
     reads,
@@ -148,12 +148,12 @@ def test_a_put_that_only_creates_is_a_transaction_of_its_own() -> None:
     assert not inner.failure
 
 
-def test_what_is_not_done_where_compares_hold_is_the_failure_branch_of_an_inner_transaction() -> None:
-    unless = Unless((Compare(b"k", "version", "=", 0),), (Delete(b"k", b"l", True), Put(b"m", b"1")))
-    inner = parsed(txn_request(Plan((), [Put(b"a", b"1"), unless]))).success[1].request_txn
-    assert tuple(map(read_compare, inner.compare)) == unless.compares
-    assert tuple(map(read_operation, inner.failure)) == unless.operations
-    assert not inner.success
+def test_a_refusal_is_an_inner_transaction_that_reads_from_the_future_where_its_compares_hold() -> None:
+    refuse = Refuse((Compare(b"k", "version", "=", 0), Compare(b"l", "version", ">", 0, b"m")))
+    inner = parsed(txn_request(Plan((), [Put(b"a", b"1"), refuse]))).success[1].request_txn
+    assert tuple(map(read_compare, inner.compare)) == refuse.compares
+    assert [read_operation(each) for each in inner.success] == [Get(b"k", revision=2**62)]
+    assert not inner.failure
 
 
 def numbered(count: int) -> list[Operation]:

@@ -8,7 +8,7 @@ from link_kv import plan as plans
 from link_kv._core.operations import full
 from link_kv._core.operations.reading import is_proper_list, leaf_value, missing, scan, value_found
 from link_kv._core.operations.writing import not_root
-from link_kv._core.wire.exchange import Exchange, Outcome
+from link_kv._core.wire.exchange import Exchange
 from link_kv.errors import (
     NoSpace,
     NotFound,
@@ -49,7 +49,7 @@ async def pop(ex: Exchange, path: str, default: Any = MISSING) -> Any:
 async def _remove(ex: Exchange, at: Place, *, previous: bool) -> tuple[int, Any]:
     plan = Plan(
         plans.no_list_above(at),
-        [plans.delete_visible(at, previous=previous)],
+        [*plans.delete(at, previous=previous), plans.housekeeping_alone(at)],
         [Get(above.marker) for above in at.ancestors()],
     )
     if len(plan.compares) <= plans.MAX_COMPARES:
@@ -57,28 +57,23 @@ async def _remove(ex: Exchange, at: Place, *, previous: bool) -> tuple[int, Any]
             outcome = await ex.commit(plan, at.path)
         except NoSpace as refused:
             return await full.remove(ex, at, refused)
+        except RevisionError:
+            raise missing(at.path) from None  # but for its housekeeping
         if outcome.succeeded:
-            return outcome.revision, _deleted(at, outcome, previous)
+            answers = [answer.response_delete_range for answer in outcome.answers()[:3]]
+            if not any(answer.deleted for answer in answers):
+                raise missing(at.path)
+            value = value_found(at, [answer.prev_kvs for answer in answers]) if previous else MISSING
+            if previous and value is MISSING:
+                raise missing(at.path)
+            return outcome.revision, value
     while True:
         try:
             done = await _remove_below_list(ex, at)
         except RevisionError:
-            continue  # what it read was compacted meanwhile
+            continue  # what it read was compacted meanwhile, or only its housekeeping is left
         if done is not None:
             return done
-
-
-def _deleted(at: Place, outcome: Outcome, previous: bool) -> Any:
-    """The value that was deleted, where it was asked for. Raises `NotFound` where nothing was visible."""
-    answers = [each for each in outcome.answers() if each.HasField("response_delete_range")]
-    if not answers:
-        raise missing(at.path)
-    if not previous:
-        return MISSING
-    value = value_found(at, [answer.response_delete_range.prev_kvs for answer in answers[:3]])
-    if value is MISSING:
-        raise missing(at.path)
-    return value
 
 
 async def _remove_below_list(ex: Exchange, at: Place) -> tuple[int, Any] | None:
@@ -105,7 +100,7 @@ async def _remove_below_list(ex: Exchange, at: Place) -> tuple[int, Any] | None:
         compares = [plans.quiet(top.key, top.end, revision)]
         compares += [plans.unmoved(marker.key, marker.mod_revision) for marker in markers[-1:]]
     reread = True
-    plan = Plan((), [plans.delete_visible(at, previous=True)])
+    plan = Plan((), (*plans.delete(at, previous=True), plans.housekeeping_alone(at)))
     if lists:
         above = lists[-1]
         index = int(at.segments[len(above.segments)])
@@ -121,12 +116,15 @@ async def _remove_below_list(ex: Exchange, at: Place) -> tuple[int, Any] | None:
                 plan = plans.delete_item(above, index, markers, found[0], revision)
                 reread = False
             else:
-                plan = Plan((), (*plans.markers_again(markers), *plan.operations))
+                *deletes, refuse = plan.operations
+                plan = Plan((), (*deletes, *plans.markers_again(markers), refuse))
     outcome = await ex.commit(plan._replace(compares=(*plan.compares, *compares)), at.path)
     if not outcome.succeeded:
         return None
     if reread:
-        value = _deleted(at, outcome, True)
+        value = value_found(at, [answer.response_delete_range.prev_kvs for answer in outcome.answers()[:3]])
+        if value is MISSING:
+            raise missing(at.path)
     return outcome.revision, value
 
 

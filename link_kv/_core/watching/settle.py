@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from link_kv._core.watching.catchup import look
 from link_kv.errors import Unavailable
-from link_kv.plan import Delete, Operation, Put, Unless
+from link_kv.plan import Delete, Operation, Put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,15 +42,12 @@ class Settling:
         A mirror sees no event when nothing of its own was deleted, and must not be waited for then.
         """
         replicas = [feed.replica for feed in self.hub.mirrored()]
-
-        def telling(op: Operation) -> Operation:
-            if type(op) is Unless:
-                return op._replace(operations=tuple(map(telling, op.operations)))
-            if type(op) is Delete and any(_in_part(replica, op) for replica in replicas):
-                return op._replace(previous=True)
-            return op
-
-        return [telling(op) for op in operations]
+        return [
+            op._replace(previous=True)
+            if type(op) is Delete and any(_in_part(replica, op) for replica in replicas)
+            else op
+            for op in operations
+        ]
 
     async def settle(self, operations: Sequence[Operation], answers: Sequence[Any], revision: int) -> None:
         """Wait until the mirrors that an event reaches have it, as long as they are live."""
@@ -70,8 +67,7 @@ def _in_part(replica: Replica, op: Delete) -> bool:
 
 
 def _touched(replica: Replica, operations: Sequence[Operation], answers: Sequence[Any]) -> bool:
-    done = [each for op in operations for each in (op.operations if type(op) is Unless else (op,))]
-    for op, answer in zip(done, answers, strict=False):
+    for op, answer in zip(operations, answers, strict=False):
         if type(op) is Put:
             found = replica.covers(op.key)
         elif type(op) is Delete and op.previous:

@@ -18,7 +18,7 @@ from link_kv.plan import (
     Plan,
     Put,
     PutNew,
-    Unless,
+    Refuse,
     guard_reads,
     optimistic,
     reads,
@@ -114,8 +114,10 @@ def operation(op: Operation) -> bytes:
         return field(b"\x0a", range_request(op))
     if type(op) is Delete:
         return field(b"\x1a", delete_request(op))
-    if type(op) is Unless:
-        return field(b"\x22", txn_bytes([*map(compare, op.compares)], (), [*map(operation, op.operations)]))
+    if type(op) is Refuse:
+        return field(
+            b"\x22", txn_bytes([compare(each) for each in op.compares], (_never(op.compares[0].key),), ())
+        )
     assert type(op) is PutNew
     guard = compare(Compare(op.key, "version", "=", 0))
     return field(b"\x22", txn_bytes((guard,), [field(b"\x12", put_request(Put(op.key, op.value)))], ()))
@@ -152,8 +154,13 @@ def _insist(compares: Sequence[Compare]) -> bytes:
     is to read can be read: the revision here never can. The key is one that is compared, since etcd asks for
     the right to read it even where it is not read.
     """
-    never = operation(Get(compares[0].key, revision=2**62))
+    never = _never(compares[0].key)
     return field(b"\x22", txn_bytes([compare(each) for each in compares], (), (never,)))
+
+
+def _never(key: bytes) -> bytes:
+    """A RequestOp for which etcd refuses the whole request: a read from the future."""
+    return operation(Get(key, revision=2**62))
 
 
 @lru_cache(maxsize=4096)
