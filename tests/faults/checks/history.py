@@ -10,6 +10,7 @@ import time
 from tests.faults.arena import Arena, examine
 from tests.faults.mirrors import Followed
 from tests.faults.programs import Clients, Process
+from tests.faults.records import keep
 from tests.faults.run import Outcome, Run
 from tests.faults.schedule import Faults
 from tests.faults.workload import CLIENTS, PREFIX, connect, rotated
@@ -81,7 +82,8 @@ def run(run: Run) -> list[Outcome]:
     made = sum(faults.done.values())
     history, watch = examine(arena.directory, arena.truth.truth)
     history.findings += arena.truth.findings
-    rate = history.numbers["ok"] / took
+    keep(arena.directory / "findings", [*history.findings, *watch.findings, *mirrors.findings])
+    rate = history.numbers.get("ok", 0) / took
     history.figures = (
         f"{PROCESSES} x {CLIENTS} clients, {took:.0f} s, {rate:.0f} ok/s, {made} faults, {history.figures}"
     )
