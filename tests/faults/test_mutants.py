@@ -14,7 +14,7 @@ import pytest
 
 from link_kv.errors import DeadlineExceeded, NotATree, OutcomeUnknown
 from tests.faults.arena import Arena, examine
-from tests.faults.checker import Finding
+from tests.faults.checker import Finding, paired
 from tests.faults.cluster import Processes
 from tests.faults.mutants import CHANGED, SPOILED, Changed, Recording, Spoiled, gap, members_differ
 from tests.faults.records import Log, Op, read_compactions, read_delivery, read_ops
@@ -88,6 +88,12 @@ def test_a_history_in_which_something_is_wrong_is_caught(recording: Recording, m
 
 def test_members_that_differ_are_caught(recording: Recording) -> None:
     assert [finding.check for finding in members_differ(recording.truth)] == ["members"]
+
+
+def test_as_many_revisions_as_can_be_are_explained() -> None:
+    one, two, three = (Op(name, "delete", ["t0"], 0.0) for name in "123")
+    found = paired({5: [one, two], 6: [one, three], 7: [one], 8: [one, two, three]})
+    assert found == {5: two, 6: three, 7: one}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
