@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from tests.faults.checker import History, check, check_delivery
+from tests.faults.checker import Finding, History, check, check_delivery, check_members, written
 from tests.faults.cluster import Cluster
-from tests.faults.records import Log, Truth, read_delivery, read_ops, read_truth
+from tests.faults.records import (
+    Log,
+    Truth,
+    read_compactions,
+    read_delivery,
+    read_ops,
+    read_pieces,
+    read_truth,
+)
 from tests.faults.run import Outcome
 from tests.faults.truth import TruthReader
 from tests.faults.workload import connect
@@ -51,25 +61,42 @@ class Arena:
 def examine(directory: Path, truth: Truth | None = None) -> tuple[Outcome, Outcome]:
     """Hold what was written down against etcd's history: what clients did, and what watchers were told.
 
-    Without the history, that of the file is taken.
+    Without the history, that of the file is taken, and what members told otherwise.
     """
-    truth = read_truth(directory / "truth.jsonl") if truth is None else truth
+    done, seen = Outcome("history"), Outcome("watch")
+    if truth is None:
+        truth = read_truth(directory / "truth.jsonl")
+        done.findings += _divergences(directory, truth)
+    compactions = read_compactions(directory / "compactions.jsonl")
     ops = read_ops(sorted(directory.glob("worker-*.jsonl")))
     read = time.monotonic()
-    result = check(truth, ops)
+    history = History(truth)
+    result = check(history, ops, compactions)
     took = time.monotonic() - read
-    done = Outcome("history", findings=result.findings)
-    done.numbers = {"operations": len(ops), **result.counts}
+    done.findings += result.findings
+    writes = Counter(op.outcome for op in ops if written(op))
+    done.numbers = {
+        "operations": len(ops),
+        "in doubt": writes["unknown"],
+        "refused": writes["not applied"],
+        **result.counts,
+    }
     told = ", ".join(f"{number} {name}" for name, number in result.counts.most_common())
     done.figures = f"{len(ops)} operations ({told}), {len(truth)} revisions, checked in {took:.2f} s"
-    seen = Outcome("watch")
-    history = History(truth)
     events, gaps = [], 0
     for path in sorted(directory.glob("watcher-*.jsonl")):
         delivery = read_delivery(path)
-        seen.findings += check_delivery(history, delivery)
-        events.append(sum(len(told.changes) for told in delivery.told))
+        seen.findings += check_delivery(history, delivery, compactions)
+        events.append(sum(len(told.changes) for told in delivery.told if not told.synthetic))
         gaps += sum(told.synthetic for told in delivery.told)
     seen.numbers = {"events": min(events, default=0), "gaps": gaps}
     seen.figures = f"{len(events)} watchers with {', '.join(map(str, events))} events, {gaps} gaps"
     return done, seen
+
+
+def _divergences(directory: Path, truth: Truth) -> Iterator[Finding]:
+    """Where a member has another history than the first."""
+    for path in sorted(directory.glob("truth-*.jsonl")):
+        for piece in read_pieces(path):
+            first = [(revision, events) for revision, events in truth if piece.after < revision <= piece.end]
+            yield from check_members({"the first": first, path.stem.removeprefix("truth-"): piece.truth})

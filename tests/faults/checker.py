@@ -13,6 +13,10 @@ applied twice            etcd has one write at two revisions
 wrongly not applied      it was reported as not applied, and etcd has it
 wrong effect             what it left is not what it should have left: a guard, a part, or a neighbour
 wrong revision           the revision that it was told is not the one that it has
+wrong answer             it was told something that no such operation tells
+unexpected refusal       it was refused in a way that nothing in its kind calls for
+untyped error            it raised what is no error of the library's
+broken layout            what etcd holds is no value: below a leaf stands something, a list has a gap
 wrong read               it was told a state that etcd never had
 stale read               it was told a state that had been replaced before it began
 real-time order          a write stands before something that had ended before it began
@@ -22,18 +26,39 @@ real-time order          a write stands before something that had ended before i
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from math import inf
 from typing import Any, NamedTuple
 
-from tests.faults.records import Delivery, Op, Truth
+from tests.faults.records import Compactions, Delivery, Op, Truth
+from tests.model import layout
 
 ABSENT = None
 """The value of what is not there. No value that is written is null."""
 
-_READS = ("read", "entry", "all", "items")
+READS = ("read", "entry", "all", "items")
 _TELL_REVISION = ("put", "cas", "create", "delete", "leaf", "unleaf", "unitem")
+
+_REFUSALS = {
+    "create": ("KeyExists",),
+    "delete": ("NotFound",),
+    "pop": ("NotFound",),
+    "entry": ("NotFound",),
+    "unleaf": ("NotFound",),
+    "unitem": ("NotFound",),
+    "leaf": ("NotATree",),
+    "append": ("NotATree",),
+}
+"""What may be refused, and how. Each tells of the state, and `told_state` says what."""
+
+_LATE = 15.0
+"""Seconds after which a request that nobody waits for any more no longer takes effect.
+
+It may lie in the buffers of a member that is frozen or cut off for 3 s, and TCP takes a few to send it again.
+"""
 
 
 class Finding(NamedTuple):
@@ -60,10 +85,19 @@ def nest(keys: dict[str, str]) -> Any:
             parts.setdefault(name, {})[slash + rest] = stored
     found = {name: nest(part) for name, part in parts.items()}
     if keys.get("/") == "[]":
-        numbers = sorted(int(name) for name in found)
-        if numbers == list(range(1, len(numbers) + 1)):
-            return [found[str(number)] for number in numbers]
+        places = [str(number) for number in range(1, len(found) + 1)]
+        if found.keys() == set(places):
+            return [found[place] for place in places]
     return found
+
+
+def broken(name: str, keys: Mapping[str, str]) -> list[str]:
+    """What breaks the laws of the layout in a unit, by its keys. `nest` shows less than there is."""
+    if keys.keys() <= {""}:
+        return []
+    return layout.faults(
+        [(f"/{name}{below}".encode(), stored.encode()) for below, stored in keys.items()], b""
+    )
 
 
 def _decode(stored: str) -> Any:
@@ -129,7 +163,9 @@ class History:
         """The revisions at which a value that was not there came."""
         self.went: dict[int, int] = {}
         """The revisions at which the values of whole names went without another coming."""
+        self.findings: list[Finding] = []
         self._leaves: dict[str, list[tuple[int, Any]]] = {}
+        self._broken: dict[str, list[str]] = {}
         keys: dict[str, dict[str, str]] = {}
         for revision, events in truth:
             touched: dict[str, set[str]] = {}
@@ -137,6 +173,10 @@ class History:
             for key, stored in events:
                 name = unit_of(key)
                 if not name:
+                    if not key.startswith("/.link/"):
+                        self.findings.append(
+                            Finding("broken layout", f"at revision {revision} {key!r} is written, of no name")
+                        )
                     continue
                 below = key[1 + len(name) :]
                 held = keys.setdefault(name, {})
@@ -156,6 +196,14 @@ class History:
     def _touch(
         self, revision: int, name: str, keys: dict[str, str], puts: set[str], put_values: set[int]
     ) -> None:
+        faults, known = broken(name, keys), self._broken.get(name, ())
+        if faults or known:  # each is told once, though it lasts
+            self._broken[name] = faults
+            self.findings += [
+                Finding("broken layout", f"at revision {revision} {fault}")
+                for fault in faults
+                if fault not in known
+            ]
         unit = self.units.setdefault(name, Unit())
         before, after = unit.values[-1], nest(keys)
         version = unit.versions[-1] + 1 if after is not ABSENT else 0
@@ -180,7 +228,7 @@ class History:
 
     def leaf_at(self, path: str, revision: int) -> tuple[int, Any]:
         """The value of a leaf, and since when it has it."""
-        states = self._leaves[path]
+        states = self._leaves.get(path, [])
         index = bisect_right(states, revision, key=lambda state: state[0])
         return states[index - 1] if index else (0, ABSENT)
 
@@ -268,7 +316,7 @@ def _list(value: Any) -> list[Any]:
 
 def written(op: Op) -> list[str]:
     """The units that a write is to."""
-    if op.kind in _READS:
+    if op.kind in READS:
         return []
     if op.kind == "update":
         return list(op.args[0])
@@ -303,23 +351,60 @@ def told_state(op: Op) -> dict[str, Predicate] | None:
         if kind == "setdefault" and not same(result, args[1]):
             return {args[0]: lambda value, mod, version: same(value, result)}
         if kind in ("all", "items"):
+            if not isinstance(result, dict) or not result.keys() <= set(args[0]):
+                return {args[0][0]: lambda value, mod, version: False}  # no state has this, or shows as this
             return {name: _equals(result.get(name, ABSENT)) for name in args[0]}
         return None
     if op.outcome == "NotFound":
         if kind == "unleaf":
-            return {args[0]: lambda value, mod, version: args[1] not in (value or {})}
+            return {args[0]: lambda value, mod, version: not isinstance(value, dict) or args[1] not in value}
         if kind == "unitem":
-            return {args[0]: lambda value, mod, version: len(value or []) < args[1]}
+            return {args[0]: lambda value, mod, version: not isinstance(value, list) or len(value) < args[1]}
         return {args[0]: lambda value, mod, version: value is ABSENT}
     if op.outcome == "KeyExists":
         return {args[0]: lambda value, mod, version: value is not ABSENT}
     if op.outcome == "Conflict" and kind == "cas":
         return {args[0]: lambda value, mod, version: (0 if value is ABSENT else mod) != args[2]}
+    if op.outcome == "NotATree":
+        tree = dict if kind == "leaf" else list
+        return {args[0]: lambda value, mod, version: value is not ABSENT and not isinstance(value, tree)}
     return None
 
 
 def _equals(wanted: Any) -> Predicate:
     return lambda value, mod, version: same(value, wanted)
+
+
+def wrong_answer(op: Op) -> bool:
+    """Whether it succeeded, and was told what no such operation tells, whatever the state."""
+    kind, result = op.kind, op.result
+    if not op.ok or kind in ("read", "all", "items"):
+        return False
+    if kind in _TELL_REVISION:
+        return type(result) is not int
+    if kind == "append":
+        return not isinstance(result, str)
+    if kind == "entry":
+        return not isinstance(result, list) or len(result) != 3 or result[0] is ABSENT
+    if kind == "txn":
+        return not isinstance(result, dict) or result.keys() != set(op.args[0])
+    return (result is ABSENT) != (kind == "update")  # what was there, or nothing at all
+
+
+def unexpected(op: Op, compactions: Compactions | None) -> bool:
+    """Whether nothing calls for such a refusal."""
+    kind, outcome = op.kind, op.outcome
+    if outcome in ("ok", "not applied", "untyped"):
+        return False
+    if outcome == "unknown":
+        return kind in READS and op.ended is not None
+    if kind == "cas":
+        return outcome != ("Conflict" if op.args[2] else "KeyExists")
+    if kind == "items" and outcome == "RevisionError":
+        # It reads twice at one revision, before which history may be thrown away in between.
+        assert op.ended is not None
+        return compactions is not None and not any(op.began - _LATE < at < op.ended for _, at in compactions)
+    return outcome not in _REFUSALS.get(kind, ())
 
 
 # The check
@@ -331,26 +416,29 @@ class Result(NamedTuple):
     """How many operations had which outcome."""
 
 
-def check(truth: Truth, ops: Sequence[Op]) -> Result:
-    """Hold all operations against etcd's history."""
-    return _Check(History(truth), ops).run()
+def check(history: History, ops: Sequence[Op], compactions: Compactions | None = None) -> Result:
+    """Hold all operations against etcd's history. Without ``compactions`` any of them may have been."""
+    return _Check(history, ops, compactions).run()
 
 
 class _Check:
-    def __init__(self, history: History, ops: Sequence[Op]) -> None:
+    def __init__(self, history: History, ops: Sequence[Op], compactions: Compactions | None) -> None:
         self.history = history
         self.ops = ops
-        self.findings: list[Finding] = []
+        self.compactions = compactions
+        self.findings: list[Finding] = [*history.findings]
         self.place: dict[str, int] = {}
         """The revisions of writes, by the ids of their operations."""
         self.taken: dict[int, Op] = {}
 
     def find(self, check: str, op: Op | None, detail: str) -> None:
-        who = f"{op.id} {op.kind} {op.args} ({op.outcome} {op.result}): " if op else ""
+        told = op and (op.error or f"{op.outcome} {op.result}")
+        who = f"{op.id} {op.kind} {op.args} ({told}): " if op else ""
         self.findings.append(Finding(check, who + detail))
 
     def run(self) -> Result:
         for op in self.ops:
+            self._check_answer(op)
             self._locate(op)
         self._explain_rest()
         for revision, op in self.taken.items():
@@ -359,13 +447,22 @@ class _Check:
         counts = Counter(op.outcome for op in self.ops)
         return Result(self.findings, counts)
 
+    def _check_answer(self, op: Op) -> None:
+        if op.ok:
+            if wrong_answer(op):
+                self.find("wrong answer", op, "it tells no such thing")
+        elif op.outcome == "untyped":
+            self.find("untyped error", op, "it is none of the library's")
+        elif unexpected(op, self.compactions):
+            self.find("unexpected refusal", op, "nothing calls for it")
+
     # Where each write took effect
 
     def _locate(self, op: Op) -> None:
         values = brought(op)
         found = {revision for value in values for revision in self.history.entered.get(value, ())}
         twice = [value for value in values if len(self.history.entered.get(value, ())) > 1]
-        told = op.result if op.ok and op.kind in _TELL_REVISION else None
+        told = op.result if op.ok and op.kind in _TELL_REVISION and type(op.result) is int else None
         if twice:
             self.find("applied twice", op, f"at revisions {sorted(found)}")
         elif len(found) > 1:
@@ -388,7 +485,7 @@ class _Check:
     def _settle(self, op: Op, revision: int, told: int | None) -> None:
         if told is not None and told != revision:
             self.find("wrong revision", op, f"is at revision {revision}")
-        if not op.ok and op.outcome != "unknown":
+        if not op.ok and not _doubtful(op):
             self.find("wrongly not applied", op, f"is at revision {revision}")
         if revision in self.taken:
             self.find("lost write", op, f"revision {revision} is that of {self.taken[revision].id}")
@@ -397,27 +494,54 @@ class _Check:
 
     def _settle_pop(self, op: Op) -> None:
         """A pop is where the value that it returned went."""
-        revision = self.history.went.get(op.result)
+        revision = self.history.went.get(op.result) if type(op.result) is int else None
         if revision is None:
             self.find("lost write", op, "etcd has nothing of it")
         else:
             self._settle(op, revision, None)
 
     def _explain_rest(self) -> None:
-        """What brings no value of its own and was not acknowledged is known by what it did alone."""
-        doubtful: dict[str, list[Op]] = {}
-        for op in sorted(self.ops, key=lambda op: op.began):
-            if op.id not in self.place and op.outcome == "unknown" and len(written(op)) == 1:
-                doubtful.setdefault(written(op)[0], []).append(op)
-        for revision, names in self.history.touched.items():
-            if revision in self.taken:
-                continue
-            for op in doubtful.get(names[0], ()) if len(names) == 1 else ():
-                if op.id not in self.place and self._fits(op, names[0], revision):
-                    self._settle(op, revision, None)
-                    break
+        """What brings no value of its own and was not acknowledged is known by what it did alone, and when.
+
+        First by those that may have happened, as many as can be. What only those explain that were told that
+        they had not happened, they did.
+        """
+        rest = [revision for revision in self.history.touched if revision not in self.taken]
+        times = _Times((revision, op) for revision, op in self.taken.items())
+        found = self._explained(rest, _doubtful, times)
+        for revision, op in found.items():
+            self._settle(op, revision, None)
+        rest = [revision for revision in rest if revision not in found]
+        denied = self._explained(rest, lambda op: op.outcome == "not applied", times)
+        for revision in rest:
+            if revision in denied:
+                self.find("wrongly not applied", denied[revision], f"is at revision {revision}")
             else:
+                names = self.history.touched[revision]
                 self.find("ghost write", None, f"nobody wrote {names} at revision {revision}")
+
+    def _explained(self, rest: list[int], may: Callable[[Op], bool], times: _Times) -> dict[int, Op]:
+        """Those of these operations that can have made the revisions."""
+        if not rest:
+            return {}
+        silent: dict[str, list[Op]] = {}
+        for op in sorted(self.ops, key=lambda op: op.began):
+            if op.id not in self.place and may(op) and len(written(op)) == 1 and not brought(op):
+                silent.setdefault(written(op)[0], []).append(op)
+        return paired({revision: self._candidates(revision, silent, times) for revision in rest})
+
+    def _candidates(self, revision: int, silent: dict[str, list[Op]], times: _Times) -> list[Op]:
+        """Those that can have made a revision, by what it did and by their times; in the order of these."""
+        name, *others = self.history.touched[revision]
+        ops = silent.get(name, ()) if not others else ()
+        after, before = times.of(revision)
+        began = bisect_right(ops, before, key=lambda op: op.began)
+        return [
+            op
+            for op in ops[:began]
+            if (op.began + _LATE if op.ended is None else op.ended) + _LATE > after
+            and self._fits(op, name, revision)
+        ]
 
     def _fits(self, op: Op, name: str, revision: int) -> bool:
         unit = self.history.units[name]
@@ -425,7 +549,7 @@ class _Check:
             wanted = effect(op, name, unit.at(revision - 1), unit.mod(revision - 1))
         except Refused:
             return False
-        return same(wanted, unit.at(revision)) and not brought(op)
+        return same(wanted, unit.at(revision))
 
     def _check_effect(self, op: Op, revision: int) -> None:
         units = written(op)
@@ -433,7 +557,7 @@ class _Check:
         if beside:
             self.find("wrong effect", op, f"touches {sorted(beside)} at revision {revision}")
         if op.kind == "txn":
-            for name, value in (op.result or {}).items():
+            for name, value in op.result.items() if isinstance(op.result, dict) else ():
                 was = self._unit(name).at(revision - 1)
                 if not same(was, value):
                     self.find(
@@ -472,7 +596,7 @@ class _Check:
                 at = self._first(told, floor)
                 if at is None:
                     self._unexplained(op, told, floor)
-            if at is not None and op.ended is not None and op.outcome != "unknown":
+            if at is not None and op.ended is not None and op.outcome not in ("unknown", "untyped"):
                 heapq.heappush(ended, (op.ended, at))
 
     def _first(self, told: dict[str, Predicate], floor: int) -> int | None:
@@ -499,11 +623,64 @@ class _Check:
             self.find("stale read", op, f"it began after revision {floor} was known")
 
 
+def _doubtful(op: Op) -> bool:
+    """Whether it may have happened or not, by what it was told."""
+    return op.outcome in ("unknown", "untyped") or wrong_answer(op)
+
+
+class _Times:
+    """When revisions were made, as far as the times of those tell whose writes are known."""
+
+    def __init__(self, placed: Iterable[tuple[int, Op]]) -> None:
+        known = sorted(placed, key=lambda each: each[0])
+        self._revisions = [revision for revision, _ in known]
+        self._after = [-inf, *accumulate((op.began for _, op in known), max)]
+        ends = (inf if op.ended is None or _doubtful(op) else op.ended for _, op in reversed(known))
+        self._before = [inf, *accumulate(ends, min)][::-1]
+
+    def of(self, revision: int) -> tuple[float, float]:
+        """The time after which, and the time before which it was made."""
+        index = bisect_left(self._revisions, revision)
+        return self._after[index], self._before[index]
+
+
+def paired(candidates: Mapping[int, Sequence[Op]]) -> dict[int, Op]:
+    """One operation for each revision, and no other one for it; for as many revisions as can be."""
+    held: dict[int, Op] = {}
+    of: dict[str, int] = {}
+    for revision in candidates:
+        came: dict[str, int] = {}
+        """The revisions that would take these operations."""
+        queue = [revision]
+        for each in queue:
+            for op in candidates[each]:
+                if op.id in came:
+                    continue
+                came[op.id] = each
+                if op.id in of:
+                    queue.append(of[op.id])  # which may be content with another
+                    continue
+                while op is not None:
+                    taker = came[op.id]
+                    left = held.get(taker)
+                    held[taker], of[op.id] = op, taker
+                    op = left
+                queue.clear()
+                break
+    return held
+
+
 # What watchers were told
 
 
-def check_delivery(history: History, delivery: Delivery) -> Iterator[Finding]:
-    """Every revision once, in order, whole; and a comparison is exactly the difference of two states."""
+def check_delivery(
+    history: History, delivery: Delivery, compactions: Compactions | None = None
+) -> Iterator[Finding]:
+    """Every revision once, in order, whole; and a comparison is exactly the difference of two states.
+
+    It takes the place of revisions only where the history of some of them was thrown away. Where nobody wrote
+    down when that was, it may have been at any time.
+    """
     top = delivery.path.rstrip("/")
 
     def within(changes: dict[str, Any]) -> dict[str, Any]:
@@ -525,9 +702,17 @@ def check_delivery(history: History, delivery: Delivery) -> Iterator[Finding]:
         if len(changes) != len(told.changes):
             yield find("whole", f"a path twice in revision {revision}")
         if told.synthetic:
+            if revision < at:
+                yield find("order", f"a gap up to revision {revision} came after {at}")
+            # etcd goes on behind the last revision that a watch has, and that is this one or a later one.
+            if compactions is not None and not any(at < gone <= revision for gone, _ in compactions):
+                yield find("needless gap", f"from {at} to {revision}, of which nothing was compacted away")
             difference = within(history.difference(at, revision))
             if {path: value for path, (value, _) in changes.items()} != difference:
                 yield find("whole", f"the gap from {at} to {revision} is not the difference of the states")
+            for path, (_, before) in changes.items():
+                if not same(before, was := history.leaf_at(path, at)[1]):
+                    yield find("whole", f"the gap from {at} has {before} before at {path}, which was {was}")
             while next_ < len(wanted) and wanted[next_] <= revision:
                 next_ += 1
         elif revision <= at:

@@ -16,12 +16,13 @@ from link_kv import plan as plans
 from link_kv._core.leasing.leases import Lease
 from link_kv._core.watching import watch_machine
 from link_kv._core.watching.replica import Replica
-from link_kv._core.wire import calls, transport
+from link_kv._core.wire import calls, exchange, transport
 from link_kv._core.wire.exchange import Namespace
-from link_kv._core.wire.failures import UNAVAILABLE, Meaning, WireFailure
+from link_kv._core.wire.failures import UNAVAILABLE, Meaning, WireFailure, describe
+from link_kv.errors import Unavailable
 from tests.faults import scenarios
 from tests.faults.checker import Finding, History, check, check_delivery, check_members
-from tests.faults.records import Delivery, Event, Op, Told, Truth
+from tests.faults.records import Compactions, Delivery, Event, Op, Told, Truth
 from tests.faults.scenarios import Scenario
 
 
@@ -32,10 +33,12 @@ class Recording:
     truth: Truth
     ops: list[Op]
     delivery: Delivery
+    compactions: Compactions
 
     def findings(self) -> Iterator[Finding]:
-        yield from check(self.truth, self.ops).findings
-        yield from check_delivery(History(self.truth), self.delivery)
+        history = History(self.truth)
+        yield from check(history, self.ops, self.compactions).findings
+        yield from check_delivery(history, self.delivery, self.compactions)
 
     def op(self, wanted: Callable[[Op], Any]) -> Op:
         """One in the middle of those that are so."""
@@ -221,14 +224,78 @@ def _future_read(recording: Recording) -> Recording:
 
 def _denied_existence(recording: Recording) -> Recording:
     history = History(recording.truth)
-    always = [name for name, unit in history.units.items() if name.startswith("t") and _always(unit.values)]
-    op = recording.op(lambda op: op.ok and op.kind == "read" and op.args[0] in always and op.result)
+
+    def stands(op: Op) -> bool:
+        """Whether what was read had been there for a while, and went never more."""
+        values = history.units[op.args[0]].values if op.args[0] in history.units else []
+        index = values.index(op.result) if op.result in values else 0
+        return index > 8 and None not in values[index - 8 :]
+
+    op = recording.op(lambda op: op.ok and op.kind == "read" and op.result and stands(op))
     return recording.with_op(op, kind="delete", outcome="NotFound", result=None)
 
 
-def _always(values: list[Any]) -> bool:
-    """Whether it was there from some time on."""
-    return None not in values[len(values) // 4 :]
+_LONG_AGO = 60.0
+
+
+def _deleted(recording: Recording) -> Op:
+    """A leaf's delete by one who was told so."""
+    return recording.op(lambda op: op.ok and op.kind == "delete" and op.args[0].startswith("k"))
+
+
+def _denied_delete(recording: Recording) -> Recording:
+    """A delete is told as not applied. Long before it, another one was in doubt."""
+    op = _deleted(recording)
+    denied = recording.with_op(op, outcome="not applied", result=None)
+    return replace(denied, ops=[*denied.ops, _in_doubt(op)])
+
+
+def _ghost_delete(recording: Recording) -> Recording:
+    """Nobody deletes what is deleted, but for one who had given up long before."""
+    op = _deleted(recording)
+    others = [each for each in recording.ops if each is not op]
+    return replace(recording, ops=[*others, _in_doubt(op)])
+
+
+def _in_doubt(op: Op) -> Op:
+    began = op.began - _LONG_AGO
+    return Op("doubt.0", op.kind, op.args, began, began + 3, "unknown")
+
+
+def _outcome(wanted: Callable[[Op], Any], outcome: str) -> Callable[[Recording], Recording]:
+    """An operation ends otherwise than it can."""
+
+    def spoil(recording: Recording) -> Recording:
+        return recording.with_op(recording.op(wanted), outcome=outcome, result=None)
+
+    return spoil
+
+
+def _silent_delete(recording: Recording) -> Recording:
+    """A delete succeeds, and does nothing and says nothing."""
+    op = recording.op(lambda op: op.kind == "delete" and op.outcome == "NotFound")
+    return recording.with_op(op, outcome="ok", result=None)
+
+
+def _raw_items(recording: Recording) -> Recording:
+    """The leaves that an iteration tells are a tree and something below one of its leaves."""
+    op = recording.op(lambda op: op.ok and op.kind in ("items", "all"))
+    return recording.with_op(op, result=[["/t0/b", 5], ["/t0/b/c", 6]])
+
+
+def _besides(events: Callable[[str], list[Event]]) -> Callable[[Recording], Recording]:
+    """A new tree has something in it that its value does not show."""
+
+    def spoil(recording: Recording) -> Recording:
+        op = recording.op(
+            lambda op: op.ok and op.kind == "put" and isinstance(op.args[1], dict) and len(op.args[1]) == 3
+        )
+        at = _at(recording, op)
+        revision, done = recording.truth[at]
+        more = (revision, [*done, *events(f"/{op.args[0]}")])
+        return recording.with_truth([*recording.truth[:at], more, *recording.truth[at + 1 :]])
+
+    return spoil
 
 
 def _told(change: Callable[[list[Told], int], list[Told]]) -> Callable[[Recording], Recording]:
@@ -256,18 +323,37 @@ def _wrong_previous(told: list[Told], middle: int) -> list[Told]:
     ]
 
 
-def _gap(keep: Callable[[list[Any]], list[Any]]) -> Callable[[Recording], Recording]:
-    """Some revisions are told as a difference, from which something is missing."""
+def _same(changes: list[Any]) -> list[Any]:
+    return changes
+
+
+def gap(
+    keep: Callable[[list[Any]], list[Any]] = _same, *, compacted: int = 0, back: int = 0
+) -> Callable[[Recording], Recording]:
+    """Some revisions are told as a difference, as when they were compacted away.
+
+    Or as when they were not, where history went up to ``compacted`` revisions after the first one only.
+    """
 
     def spoil(recording: Recording) -> Recording:
-        told = recording.delivery.told
+        told, history = recording.delivery.told, History(recording.truth)
         first, last = len(told) // 3, 2 * len(told) // 3
-        difference = History(recording.truth).difference(told[first].revision, told[last].revision)
-        changes = [(path, value, None) for path, value in difference.items()]
-        gap = Told(told[last].revision, keep(changes), True)
-        return recording.with_told([*told[: first + 1], gap, *told[last + 1 :]])
+        start, end = told[first].revision, told[last].revision
+        changes = [
+            (path, value, history.leaf_at(path, start)[1])
+            for path, value in history.difference(start, end).items()
+        ]
+        inferred = Told(start - back if back else end, keep(changes), True)
+        spoiled = recording.with_told([*told[: first + 1], inferred, *told[last + 1 :]])
+        return replace(spoiled, compactions=[(start + compacted, 0.0)])
 
     return spoil
+
+
+def _another_before(changes: list[Any]) -> list[Any]:
+    at = next(index for index, (_, _, before) in enumerate(changes) if isinstance(before, int))
+    path, value, before = changes[at]
+    return [*changes[:at], (path, value, before - 1), *changes[at + 1 :]]
 
 
 SPOILED = [
@@ -308,12 +394,30 @@ SPOILED = [
         "watch, ghost",
     ),
     Spoiled("the last revisions are not told", _told(lambda told, at: told[:-2]), "watch, once"),
-    Spoiled("a difference lacks a change", _gap(lambda changes: changes[1:]), "watch, whole"),
+    Spoiled("a difference lacks a change", gap(lambda changes: changes[1:], compacted=1), "watch, whole"),
     Spoiled(
         "a difference has a change too many",
-        _gap(lambda changes: [*changes, ("/k99", 5, None)]),
+        gap(lambda changes: [*changes, ("/k99", 5, None)], compacted=1),
         "watch, whole",
     ),
+    Spoiled("a difference has a wrong value before", gap(_another_before, compacted=1), "watch, whole"),
+    Spoiled("a difference is told of what was not compacted", gap(), "watch, needless gap"),
+    Spoiled("a difference goes back", gap(back=2, compacted=1), "watch, order"),
+    Spoiled("a delete is reported as not applied", _denied_delete, "wrongly not applied"),
+    Spoiled("a delete comes long after its time", _ghost_delete, "ghost write"),
+    Spoiled("a delete does and says nothing", _silent_delete, "wrong answer"),
+    Spoiled("an error is untyped", _outcome(_acknowledged("put"), "untyped"), "untyped error"),
+    Spoiled("a read is in doubt", _outcome(_acknowledged("read"), "unknown"), "unexpected refusal"),
+    Spoiled("a read finds no tree", _outcome(_acknowledged("read"), "NotATree"), "unexpected refusal"),
+    Spoiled(
+        "a read's revision is gone", _outcome(_acknowledged("items"), "RevisionError"), "unexpected refusal"
+    ),
+    Spoiled("a transaction gives up", _outcome(_acknowledged("txn"), "Conflict"), "unexpected refusal"),
+    Spoiled("an iteration tells no value", _raw_items, "wrong read"),
+    Spoiled(
+        "something stands below a leaf", _besides(lambda tree: [(f"{tree}/a/z", "666")]), "broken layout"
+    ),
+    Spoiled("a tree has the marker of none", _besides(lambda tree: [(f"{tree}/", "{}")]), "broken layout"),
 ]
 
 
@@ -431,6 +535,22 @@ def _no_compare(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(plans, "unmoved", lambda key, mod: plans.present(key))
 
 
+def _keep_what_is_below(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(plans, "set_leaf", lambda place, stored, lease=0: (plans.Put(place.key, stored, lease),))
+    patch.setattr(exchange, "leaf_request", lambda place, stored: None)  # the same, made beforehand
+
+
+def _deny_doubts(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(calls, "doubt", lambda failure, endpoints: Unavailable(describe(failure, endpoints)))
+
+
+def _infer_always(patch: pytest.MonkeyPatch) -> None:
+    checked = watch_machine.Machine.checked
+    patch.setattr(
+        watch_machine.Machine, "checked", lambda self, watch, turn, same: checked(self, watch, turn, False)
+    )
+
+
 CHANGED = [
     Changed("a fragment is taken for the whole", _no_fragments, scenarios.large_revisions, "watch, whole"),
     Changed("a watch resumes one revision late", _resume_later, scenarios.broken_link, "watch, once"),
@@ -456,4 +576,9 @@ CHANGED = [
     Changed("the backoff is not capped", _uncapped_backoff, scenarios.outage, "found late"),
     Changed("the guard on what stands above is left out", _no_guard, scenarios.below_a_leaf, "wrong effect"),
     Changed("a revision is not compared", _no_compare, scenarios.moved_meanwhile, "wrong effect"),
+    Changed(
+        "a leaf leaves what is below it", _keep_what_is_below, scenarios.leaf_over_a_tree, "broken layout"
+    ),
+    Changed("what is in doubt is denied", _deny_doubts, scenarios.unanswered_delete, "wrongly not applied"),
+    Changed("history is taken for gone", _infer_always, scenarios.broken_link, "watch, needless gap"),
 ]

@@ -25,8 +25,10 @@ class Op(NamedTuple):
     ended: float | None = None
     """None when nobody was told: its process was killed."""
     outcome: str = "unknown"
-    """``ok``; ``unknown``; ``not applied``; or the name of an error that tells of the state."""
+    """``ok``; ``unknown``; ``not applied``; ``untyped``; or the name of a refusal."""
     result: Any = None
+    error: str = ""
+    """What was raised, where that was written down."""
 
     @property
     def ok(self) -> bool:
@@ -57,6 +59,17 @@ Event = tuple[str, str | None]
 Truth = list[tuple[int, list[Event]]]
 """What etcd itself holds: each revision, and all that it did."""
 
+Compactions = list[tuple[int, float]]
+"""The revisions before which history was thrown away, and when that was begun."""
+
+
+class Piece(NamedTuple):
+    """What one member told of the revisions after one up to another, where the first told otherwise."""
+
+    after: int
+    end: int
+    truth: Truth
+
 
 class Log:
     """A file of lines. Each is in the file before `note` returns: its writer may be killed at any time."""
@@ -65,7 +78,8 @@ class Log:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def note(self, line: Json) -> None:
-        os.write(self._file, json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        # What is no JSON was told by a library that is wrong, and equals nothing that it should have told.
+        os.write(self._file, json.dumps(line, separators=(",", ":"), default=repr).encode() + b"\n")
 
     def close(self) -> None:
         os.close(self._file)
@@ -88,8 +102,12 @@ def read_ops(paths: Iterable[Path]) -> list[Op]:
                 name, kind, args, began = line
                 found[name] = Op(name, kind, args, began)
             else:
-                name, ended, outcome, _, result = line
-                found[name] = found[name]._replace(ended=ended, outcome=outcome, result=result)
+                name, ended, outcome, error, result = line
+                kind = error.partition(":")[0]
+                if outcome == "not applied" and kind not in ("", "Unavailable", "DeadlineExceeded"):
+                    outcome = kind  # as all refusals were written down at first
+                result = None if error else result
+                found[name] = found[name]._replace(ended=ended, outcome=outcome, result=result, error=error)
     return list(found.values())
 
 
@@ -106,4 +124,31 @@ def as_told(line: Json) -> Told:
 
 
 def read_truth(path: Path) -> Truth:
-    return [(revision, [(key, value) for key, value in events]) for revision, events in lines(path)]
+    return [as_truth(line) for line in lines(path)]
+
+
+def as_truth(line: Json) -> tuple[int, list[Event]]:
+    revision, events = line
+    return revision, [(key, value) for key, value in events]
+
+
+def read_compactions(path: Path) -> Compactions | None:
+    """None where nobody wrote them down."""
+    return [(revision, at) for revision, at in lines(path)] if path.exists() else None
+
+
+def read_pieces(path: Path) -> list[Piece]:
+    """Where one member's history is not that of the first."""
+    found: list[Piece] = []
+    for line in lines(path):
+        if isinstance(line, dict):
+            found.append(Piece(line["after"], line["end"], []))
+        else:
+            found[-1].truth.append(as_truth(line))
+    return found
+
+
+def keep(path: Path, findings: Iterable[object]) -> None:
+    """Write down all that was found, of which only the first is shown."""
+    if said := [f"{finding}\n" for finding in findings]:
+        path.write_text("".join(said))

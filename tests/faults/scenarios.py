@@ -25,7 +25,7 @@ from tests.faults.arena import Arena
 from tests.faults.checker import Finding, History, check, check_delivery
 from tests.faults.cluster import Processes
 from tests.faults.mirrors import Followed
-from tests.faults.records import Log, read_delivery, read_ops
+from tests.faults.records import Log, read_compactions, read_delivery, read_ops
 from tests.faults.watchers import Reader, Watcher
 from tests.faults.workload import Worker, connect
 from tests.leases import revoke
@@ -107,10 +107,11 @@ class Scene:
             watcher.finish(last.get(watcher.path, end), _BOUND)
         self.stack.close()
         ops = read_ops(sorted(self.arena.directory.glob("worker-*.jsonl")))
-        found += check(self.arena.truth.truth, ops).findings
         history = History(self.arena.truth.truth)
+        compactions = read_compactions(self.arena.directory / "compactions.jsonl")
+        found += check(history, ops, compactions).findings
         for path in sorted(self.arena.directory.glob("watcher-*.jsonl")):
-            found += check_delivery(history, read_delivery(path))
+            found += check_delivery(history, read_delivery(path), compactions)
         return found
 
 
@@ -195,6 +196,34 @@ def unanswered_write(ground: Ground) -> list[Finding]:
     scene.link.cut()
     scene.link.release()
     thread.join(_BOUND)
+    return scene.findings()
+
+
+def unanswered_delete(ground: Ground) -> list[Finding]:
+    """A delete arrives, and its answer does not."""
+    scene = Scene(ground)
+    client = scene.client(linked=True)
+    worker = scene.worker(client)
+    worker.do("put", ["k0", 105], lambda: client.put("/k0", 105))
+    scene.link.mute()
+    thread = threading.Thread(
+        target=lambda: worker.do("delete", ["k0"], lambda: client.delete("/k0")), daemon=True
+    )
+    thread.start()
+    until(lambda: "/k0" not in scene.direct)
+    scene.link.cut()
+    scene.link.release()
+    thread.join(_BOUND)
+    return scene.findings()
+
+
+def leaf_over_a_tree(ground: Ground) -> list[Finding]:
+    """A leaf takes the place of a tree, all of it."""
+    scene = Scene(ground)
+    worker = scene.worker()
+    tree = {"a": 105, "b": {"c": 106, "d": 107}}
+    worker.do("put", ["t0", tree], lambda: scene.direct.put("/t0", tree))
+    worker.do("leaf", ["t0", "b", 108], lambda: scene.direct.put("/t0/b", 108))
     return scene.findings()
 
 
@@ -373,6 +402,8 @@ SCENARIOS: list[Scenario] = [
     broken_link,
     compacted_meanwhile,
     unanswered_write,
+    unanswered_delete,
+    leaf_over_a_tree,
     siblings,
     revoked_lease,
     late_holder,

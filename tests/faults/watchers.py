@@ -17,7 +17,7 @@ from link_kv import Change, EtcdMiddleware
 from link_kv.live import Batch, Subscription, hub_of
 from link_kv.tree import MISSING
 from tests.faults.records import Log
-from tests.faults.workload import connect, rotated
+from tests.faults.workload import connect, end_with_threads, rotated
 from tests.processes import until
 
 PATIENCE = 60.0
@@ -70,18 +70,19 @@ class Reader:
 
     def _read(self) -> None:
         waiting: list[Change] = []
+        revision = 0
 
         def write() -> None:
             if waiting:
-                revision = max(change.revision for change in waiting)
                 self._log.note(line(revision, waiting[0].synthetic, waiting))
                 waiting.clear()
 
         for change in self._changes:
-            first = waiting[0] if waiting else change
-            both = first.synthetic and change.synthetic
-            if not both and (change.revision, change.synthetic) != (first.revision, first.synthetic):
+            # Changes that were inferred have the revisions of their writes, and not that of the state.
+            of = self._changes._batch_revision if change.synthetic else change.revision
+            if waiting and (of, change.synthetic) != (revision, waiting[0].synthetic):
                 write()
+            revision = of
             waiting.append(change)
             if change.path == "/end":  # what is marked comes alone in its revision
                 write()
@@ -111,6 +112,7 @@ def _plain(value: Any) -> Any:
 
 
 def main() -> None:
+    end_with_threads()
     directory, direct, proxied, start = sys.argv[1:]
     endpoints, proxies = direct.split(","), proxied.split(",")
     makers: dict[str, Callable[[Log, str], Watcher | Reader]] = {

@@ -6,19 +6,20 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from link_kv import EtcdMiddleware
 from link_kv._core.wire.config import Config
-from link_kv.errors import Conflict, KeyExists, LinkKVError, NotFound, OutcomeUnknown, Unavailable
+from link_kv.errors import LinkKVError, OutcomeUnknown, Unavailable
 from link_kv.sessions import Transaction
+from tests.faults.checker import READS
 from tests.faults.records import Log
 
 PREFIX = "/faults"
@@ -57,7 +58,8 @@ class Worker:
         weights: Mapping[str, float] | None = None,
     ) -> None:
         weights = mix() if weights is None else weights
-        self.outcomes: Counter[str] = Counter()
+        self.in_doubt = 0
+        """How many writes may have happened or not."""
         self._kinds, self._weights = list(weights), list(weights.values())
         self._name = name
         self._client = client
@@ -80,24 +82,22 @@ class Worker:
     def do(self, kind: str, args: list[Any], action: Action) -> bool:
         name = f"{self._name}.{next(self._ids)}"
         self._log.note([name, kind, args, time.monotonic()])
-        outcome, result = "ok", None
+        outcome, result, told = "ok", None, ""
         try:
             result = action()
-        except OutcomeUnknown:
-            outcome = "unknown"
-        except Unavailable:
-            outcome = "not applied"
-        except (NotFound, KeyExists, Conflict) as error:
-            outcome = type(error).__name__
-        except LinkKVError as error:
-            # A refusal that tells nothing of the state. The checker finds whether it did something after all.
-            outcome, result = "not applied", f"{type(error).__name__}: {error}"
-            self.outcomes[outcome] += 1
-            self._log.note([name, time.monotonic(), outcome, result, ""])
-            return True
-        self.outcomes[outcome] += 1
-        self._log.note([name, time.monotonic(), outcome, "", result])
-        return outcome not in ("unknown", "not applied")
+        except Exception as error:  # noqa: BLE001 - the checker knows which of them may come of what
+            told = f"{type(error).__name__}: {error}"
+            if isinstance(error, OutcomeUnknown):
+                outcome = "unknown"
+                self.in_doubt += kind not in READS
+            elif isinstance(error, Unavailable):
+                outcome = "not applied"
+            elif isinstance(error, LinkKVError):
+                outcome = type(error).__name__
+            else:
+                outcome = "untyped"
+        self._log.note([name, time.monotonic(), outcome, told, result])
+        return outcome not in ("unknown", "not applied", "untyped")
 
     def put_tree(self, tree: str) -> int:
         """Replace a tree by a new one; the revision."""
@@ -128,8 +128,9 @@ class Worker:
             return kind, [leaf, value], lambda: client.create(f"/{leaf}", value)
         if kind == "setdefault":
             return kind, [leaf, value], lambda: client.setdefault(f"/{leaf}", value)
-        if kind == "delete":
-            return kind, [leaf], lambda: client.delete(f"/{leaf}")
+        if kind in ("delete", "deltree", "dellist"):
+            name = {"delete": leaf, "deltree": tree, "dellist": items}[kind]
+            return "delete", [name], lambda: client.delete(f"/{name}")
         if kind == "pop":
             return kind, [leaf], lambda: client.pop(f"/{leaf}")
         if kind == "entry":
@@ -178,33 +179,57 @@ class Worker:
 
     def _transaction(self) -> tuple[str, list[Any], Action]:
         reads = self._dice.sample(ACCOUNTS, 2)
-        new = {name: next(self._numbers) for name in (reads[0], self._dice.choice(ACCOUNTS))}
+        new: dict[str, Any] = {name: next(self._numbers) for name in (reads[0], self._dice.choice(ACCOUNTS))}
+        if self._dice.random() < 0.1:
+            new[reads[1]] = None  # None of it: gone
 
         def transfer(t: Transaction) -> dict[str, Any]:
             found = {name: t.get(f"/{name}") for name in reads}
             for name, value in new.items():
-                t[f"/{name}"] = value
+                if value is not None:
+                    t[f"/{name}"] = value
+                elif found[name] is not None:
+                    del t[f"/{name}"]
             return found
 
         return "txn", [reads, new], lambda: self._client.transaction(transfer)
 
-    def _all(self) -> dict[str, Any]:
-        found = self._client.snapshot("/")
-        return {name: value for name, value in found.items() if name in UNITS}
+    def _all(self) -> Any:
+        return _ours(self._client.snapshot("/"))
 
-    def _items(self) -> dict[str, Any]:
-        nested: dict[str, Any] = {}
-        for path, value in self._client.items():
-            *above, last = path[1:].split("/")
-            at = nested
-            for name in above:
-                at = at.setdefault(name, {})
-            at[last] = value
-        # Lists come item by item.
-        for name in LISTS:
-            if isinstance(nested.get(name), dict):
-                nested[name] = [nested[name][str(number)] for number in range(1, len(nested[name]) + 1)]
-        return {name: value for name, value in nested.items() if name in UNITS}
+    def _items(self) -> Any:
+        return _ours(nested(self._client.items()))
+
+
+def _ours(found: Any) -> Any:
+    """What was read, but for the marks of whoever checks."""
+    return {name: value for name, value in found.items() if name != "end"} if type(found) is dict else found
+
+
+def nested(pairs: Iterable[tuple[str, Any]]) -> Any:
+    """The value that leaves make up. Of leaves that make up none the pairs, which equal no state."""
+    pairs = list(pairs)
+    found: dict[str, Any] = {}
+    leaves: set[str] = set()
+    for path, value in pairs:
+        *above, last = path[1:].split("/")
+        at = found
+        for depth, name in enumerate(above):
+            if "/".join(above[: depth + 1]) in leaves:
+                return pairs
+            at = at.setdefault(name, {})
+        if last in at:
+            return pairs
+        at[last] = value
+        leaves.add(path[1:])
+    for name in LISTS:  # which come item by item
+        items = found.get(name)
+        if isinstance(items, dict) and name not in leaves:
+            places = [str(number) for number in range(1, len(items) + 1)]
+            if set(items) != set(places):
+                return pairs
+            found[name] = [items[place] for place in places]
+    return found
 
 
 _MIX = {
@@ -214,6 +239,8 @@ _MIX = {
     "create": 4,
     "setdefault": 3,
     "delete": 4,
+    "deltree": 0.5,
+    "dellist": 0.3,
     "pop": 3,
     "entry": 14,
     "read": 22,
@@ -240,7 +267,18 @@ def rotated(endpoints: list[str], by: int) -> list[str]:
     return [*endpoints[by:], *endpoints[:by]]
 
 
+def end_with_threads() -> None:
+    """Let a thread that fails end its program: else what it was to do is missing, and nobody is told."""
+
+    def end(failed: threading.ExceptHookArgs) -> None:
+        threading.__excepthook__(failed)
+        os._exit(3)
+
+    threading.excepthook = end
+
+
 def main() -> None:
+    end_with_threads()
     number, seed, file, timeout, direct, proxies = sys.argv[1:]
     log = Log(Path(file))
     stop = threading.Event()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
 from tests.faults.arena import Arena, examine
-from tests.faults.records import Log
+from tests.faults.records import Log, keep
 from tests.faults.run import Outcome, Run
 from tests.faults.workload import Worker, connect, mix
 from tests.wire.proxy import Proxy
@@ -18,6 +19,8 @@ _CLIENTS = 12
 _TIMEOUT = 1.5
 # What is sent once is what comes to be in doubt. What is guarded is sent again, and is to be right then.
 _MIX = mix(put=30, assign=10, delete=6, entry=2, read=2, all=0, items=0)
+_REFUSED = 0.1
+"""How many writes must have been reported as not applied, for each that must be in doubt."""
 _WRITES = {"put": 30.0, "assign": 10.0, "delete": 6.0}
 """For an etcd that ends when what reads in a transaction is broken off."""
 
@@ -38,21 +41,23 @@ def run(run: Run) -> list[Outcome]:
             workers.append(Worker(str(number), first, seed, client, log, weights))
 
         def enough() -> bool:
-            unknown = sum(worker.outcomes["unknown"] for worker in workers)
-            return unknown >= 1.2 * run.profile.unknown or time.monotonic() > longest
+            in_doubt = sum(worker.in_doubt for worker in workers)
+            return in_doubt >= 1.2 * run.profile.unknown or time.monotonic() > longest
 
-        threads = [threading.Thread(target=worker.run, args=(stop,)) for worker in workers]
-        for thread in threads:
-            thread.start()
-        try:
-            disturb(link, enough, run.seed)
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
+        with ThreadPoolExecutor(_CLIENTS) as pool:
+            running = [pool.submit(worker.run, stop) for worker in workers]
+            try:
+                disturb(link, enough, run.seed)
+            finally:
+                stop.set()
+            for each in running:
+                each.result()  # raises what none of them should
         arena.truth.extend(arena.mark())
     done, _ = examine(arena.directory, arena.truth.truth)
     outcome.findings += [*arena.truth.findings, *done.findings]
-    outcome.figures = done.figures
-    outcome.need(done.numbers.get("unknown", 0), run.profile.unknown, "writes with unknown outcome")
+    keep(arena.directory / "findings", outcome.findings)
+    refused = done.numbers["refused"]
+    outcome.figures = f"{done.figures}, {refused} writes reported as not applied"
+    outcome.need(done.numbers["in doubt"], run.profile.unknown, "writes with unknown outcome")
+    outcome.need(refused, _REFUSED * run.profile.unknown, "writes reported as not applied")
     return [outcome]

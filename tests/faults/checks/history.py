@@ -10,6 +10,7 @@ import time
 from tests.faults.arena import Arena, examine
 from tests.faults.mirrors import Followed
 from tests.faults.programs import Clients, Process
+from tests.faults.records import keep
 from tests.faults.run import Outcome, Run
 from tests.faults.schedule import Faults
 from tests.faults.workload import CLIENTS, PREFIX, connect, rotated
@@ -53,7 +54,8 @@ def run(run: Run) -> list[Outcome]:
                 mirrors.findings += followed.compare(arena.mark())
 
             def enough() -> bool:
-                return sum(faults.done.values()) >= profile.faults and arena.noted() >= profile.operations
+                made = max(profile.operations, profile.made)
+                return sum(faults.done.values()) >= profile.faults and arena.noted() >= made
 
             faults = Faults(
                 cluster,
@@ -82,7 +84,8 @@ def run(run: Run) -> list[Outcome]:
     made = sum(faults.done.values())
     history, watch = examine(arena.directory, arena.truth.truth)
     history.findings += arena.truth.findings
-    rate = history.numbers["ok"] / took
+    keep(arena.directory / "findings", [*history.findings, *watch.findings, *mirrors.findings])
+    rate = history.numbers.get("ok", 0) / took
     history.figures = (
         f"{PROCESSES} x {CLIENTS} clients, {took:.0f} s, {rate:.0f} ok/s, {made} faults, {history.figures}"
     )
