@@ -11,8 +11,8 @@ from tests.faults.fuzzers import FUZZERS
 from tests.faults.run import Outcome, Run
 
 _AT_ONCE = 3
-_LEAST = 200
-"""How many inputs each entrance must have got. The slowest gets some 1,000 in the short profile."""
+_LEAST = 100
+"""How many inputs each entrance must have got. The slowest gets some 800 in the 60 s of the short profile."""
 
 
 def run(run: Run) -> list[Outcome]:
