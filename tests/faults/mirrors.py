@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -26,17 +27,18 @@ def range_at(cluster: Cluster, prefix: str, revision: int) -> dict[bytes, bytes]
     """The keys below a prefix at a revision; asked of whichever member answers, not through the library.
     None when the revision was compacted away."""
     body = {"key": _base64(f"{prefix}/"), "range_end": _base64(f"{prefix}0"), "revision": revision}
-    for member in cluster.members:
+    end = time.monotonic() + _PATIENCE
+    for member in itertools.cycle(cluster.members):
         try:
             answer = member.ask("/v3/kv/range", body, 10)
-        except (OSError, HTTPException, ValueError):
-            continue
+        except (OSError, HTTPException, ValueError) as error:
+            answer = {"error": repr(error)}
         if "compacted" in answer.get("error", ""):
             return None
         if "header" in answer:
             break
-    else:
-        raise AssertionError(f"no member answers a Range at revision {revision}")
+        assert time.monotonic() < end, f"no member answers a Range at revision {revision}: {answer}"
+        time.sleep(0.05)
     return {
         base64.b64decode(kv["key"]): base64.b64decode(kv.get("value", "")) for kv in answer.get("kvs", ())
     }
