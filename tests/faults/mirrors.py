@@ -32,8 +32,8 @@ def range_at(cluster: Cluster, prefix: str, revision: int) -> dict[bytes, bytes]
         try:
             answer = member.ask("/v3/kv/range", body, 10)
         except (OSError, HTTPException, ValueError) as error:
-            answer = {"error": repr(error)}
-        if "compacted" in answer.get("error", ""):
+            answer = {"message": repr(error)}
+        if "compacted" in answer.get("message", ""):  # only older ones call it error too
             return None
         if "header" in answer:
             break
