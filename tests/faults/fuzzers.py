@@ -1,13 +1,14 @@
 """Programs that hand nonsense to every entrance: ``python -m tests.faults.fuzzers NAME SECONDS SEED``.
 
 Inputs are made by hypothesis: valid ones, of which pieces were cut out, put in and doubled. Each must be
-accepted or refused with an error of link_kv's own. What is neither is shrunk, and told in the last line,
-which is JSON.
+accepted or refused with an error of link_kv's own, in time, and no thread may die of it. What is neither is
+shrunk, and told in the last line, which is JSON.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import io
 import json
 import logging
@@ -15,7 +16,9 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -272,14 +275,13 @@ def _sorted(value: Any) -> Any:
 def check_stored(data: bytes) -> None:
     value = decode(data)
     again = decode(encode(value))
-    same = np.array_equal(value, again) if isinstance(value, np.ndarray) else repr(value) == repr(again)
-    if type(value) is not type(again) or not (same or _opaque(value)):
+    if type(value) is not type(again) or _exactly(value) != _exactly(again):
         raise Wrong(f"{data!r} reads as {value!r}, and what that is written as as {again!r}")
 
 
-def _opaque(value: Any) -> bool:
-    """Whether an array has parts that are not equal to themselves."""
-    return isinstance(value, np.ndarray) and value.tobytes() != b""
+def _exactly(value: Any) -> object:
+    """What values that are the same have in common; NaN is not equal to itself."""
+    return (value.dtype, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else repr(value)
 
 
 def check_value(value: Any) -> None:
@@ -584,8 +586,11 @@ BEFORE = [
         ["--ca-cert", "dump"],
     ),
 ]
-_SECONDS = 5
-"""What a command has, before Ctrl-C; some wait for that by design."""
+_SECONDS = 10
+"""What a command has. It asks etcd a few times, each with a timeout of a second."""
+_WAITING = ("record", "serve", "service")
+"""What goes on until Ctrl-C, by design."""
+_UNTIL_CTRL_C = 2
 
 
 class CommandLine:
@@ -617,8 +622,15 @@ class CommandLine:
         output, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace") for _ in range(2))
         streams = sys.stdin, sys.stdout, sys.stderr
         sys.stdin, sys.stdout, sys.stderr = io.TextIOWrapper(io.BytesIO(stdin), "utf-8"), output, errors
-        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
-        signal.setitimer(signal.ITIMER_REAL, _SECONDS)
+        waits = command in _WAITING or (command == "config" and "--wait" in arguments)
+        interrupted = threading.Event()
+
+        def interrupt(*_: object) -> None:
+            interrupted.set()
+            signal.raise_signal(signal.SIGINT)
+
+        signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, _UNTIL_CTRL_C if waits else _SECONDS)
         try:
             status = _run.run(args)
         except KeyboardInterrupt:
@@ -630,6 +642,8 @@ class CommandLine:
             sys.stdin, sys.stdout, sys.stderr = streams
         said = errors.buffer.getvalue().decode()  # type: ignore[attr-defined]
         lines = said.splitlines()
+        if interrupted.is_set() and not waits:
+            raise Wrong(f"{args}, {stdin!r}: hung for {_SECONDS} s: {said!r}")
         if "Traceback" in said or "link-kv: unexpected" in said:
             raise Wrong(f"{args}, {stdin!r}: {said}")
         if status and (not lines or not lines[-1].startswith("link-kv: ")):
@@ -729,14 +743,22 @@ def _text(given: object) -> str:
 
 
 class _Errors(logging.Handler):
-    """What link_kv logs of errors that it did not expect."""
+    """What is told of errors that nobody expected, by loggers and by threads that died of them."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.records: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(self.format(record))
+        self.records.append(f"was logged: {self.format(record)}")
+
+    def died(self, args: threading.ExceptHookArgs) -> None:
+        told = "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
+        self.records.append(f"a thread died: {told[-900:]}")
+
+
+_LONGEST = 15
+"""Seconds that one input may take, on however busy a machine."""
 
 
 def fuzz(entrance: Entrance, seconds: float, seed: int, tally: Tally) -> None:
@@ -749,6 +771,7 @@ def fuzz(entrance: Entrance, seconds: float, seed: int, tally: Tally) -> None:
         if time.monotonic() > until:
             return
         last[:] = [given]
+        began = time.monotonic()
         try:
             check(given)
         except LinkKVError as error:
@@ -757,6 +780,8 @@ def fuzz(entrance: Entrance, seconds: float, seed: int, tally: Tally) -> None:
             tally.refused += 1
         else:
             tally.accepted += 1
+        if (took := time.monotonic() - began) > _LONGEST:
+            raise Wrong(f"{given!r} took {took:.0f} s")
 
     while time.monotonic() < until and len(tally.found) < 3:
         batch = hypothesis.given(inputs)(one)
@@ -777,15 +802,20 @@ def fuzz(entrance: Entrance, seconds: float, seed: int, tally: Tally) -> None:
 
 
 def main(name: str, seconds: str, seed: str) -> None:
+    # What hangs for good is told where, and ends the program without its last line.
+    faulthandler.dump_traceback_later(2 * float(seconds) + 60, exit=True)
     errors = _Errors()
-    logging.getLogger("link_kv").addHandler(errors)
+    logging.getLogger().addHandler(errors)
+    threading.excepthook = errors.died
     tallies: dict[str, Tally] = {}
     with FUZZERS[name]() as entrances:
         for what, entrance in entrances.items():
             tallies[what] = Tally()
             fuzz(entrance, float(seconds) / len(entrances), int(seed), tallies[what])
-            tallies[what].found += [f"was logged: {text}"[:1000] for text in errors.records[:3]]
+            tallies[what].found += [text[:1000] for text in errors.records[:3]]
             errors.records.clear()
+    # With the entrances, what served them ended too.
+    tallies[what].found += [text[:1000] for text in errors.records[:3]]
     print(json.dumps({what: asdict(tally) for what, tally in tallies.items()}), flush=True)
 
 

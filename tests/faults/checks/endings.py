@@ -20,6 +20,8 @@ from tests.leases import ROOT
 _SIGNALS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "exit at SIGTERM": signal.SIGTERM}
 _STATUS = {"SIGINT": 130, "SIGTERM": -signal.SIGTERM}
 _AT_ONCE = 4
+_BOUND = 15.0
+"""Seconds that it may take. While etcd is silent, what is left waits for a client's timeout of 5 s."""
 _WRONG = re.compile(r"Traceback|Exception in|Exception ignored|Fatal|Segmentation|never (retrieved|awaited)")
 
 
@@ -65,6 +67,7 @@ def _end(run: Run, outcome: Outcome, way: str, state: str, prefix: str) -> float
         except subprocess.TimeoutExpired:
             program.kill()
             said, errors = program.communicate()
+    took = time.monotonic() - began
     name, status = f"{way}, {state}", program.returncode
     if ready != "ready\n":
         outcome.demand(False, "did not begin", f"{name}: {ready}{errors[-1000:]}")
@@ -76,4 +79,5 @@ def _end(run: Run, outcome: Outcome, way: str, state: str, prefix: str) -> float
         )
         outcome.demand(not said, "said something", f"{name}: {said[:1000]}")
         outcome.demand(not _WRONG.search(errors), "traceback", f"{name}: {errors[:3000]}")
-    return time.monotonic() - began
+        outcome.demand(took <= _BOUND, "ended late", f"{name}: after {took:.1f} s")
+    return took

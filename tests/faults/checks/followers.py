@@ -2,14 +2,17 @@
 
 Meanwhile each keeps the last good value and says that it is cut off. Calls over a link do not go through
 etcd, and go on while the service's lease lives. One service has a lease that ends meanwhile; in some outages
-the lease of its client does too. Once etcd is back all are back within three seconds.
+the lease of its client does too. All are back within three seconds of the first answer that etcd gives, with
+a value that was written at once or when all were there again, and until then with the last good one.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 
 from pydantic import BaseModel
 
@@ -18,7 +21,7 @@ from link_kv.driver import Configurable, EtcdConfDriver, Parameter, category, co
 from link_kv.errors import LinkKVError
 from link_kv.links import connect as connect_to_services
 from link_kv.settings import follow
-from tests.faults.cluster import Member
+from tests.faults.cluster import Cluster, Member
 from tests.faults.programs import Process
 from tests.faults.run import Outcome, Run
 from tests.faults.workload import connect
@@ -34,6 +37,8 @@ _TOLD = 20.0
 """Seconds within which the state is told. A frozen server is noticed after 12."""
 _LASTING = 7
 """One of so many outages lasts until the client's lease has ended. With up to six ways, each has its turn."""
+_WHOLE = 60.0
+"""Seconds within which etcd answers at all, once nothing is done to it any more."""
 _CONF = "faults/server.conf"
 
 
@@ -95,6 +100,29 @@ class Followers:
             "mirror": self.mirror["value"],
         }
 
+    @contextmanager
+    def looked_at(self) -> Iterator[set[tuple[str, object]]]:
+        """All that is shown meanwhile, be it for a moment."""
+        seen: set[tuple[str, object]] = set()
+        before = len(self.values.items)
+        stop = threading.Event()
+
+        def look() -> None:
+            while not stop.wait(0.005):
+                try:
+                    seen.update(self.shown().items())
+                except Exception as error:  # noqa: BLE001 - a value that is not there any more
+                    seen.add(("one of them", repr(error)))
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        try:
+            yield seen
+        finally:
+            stop.set()
+            thread.join()
+            seen.update(("callback", value) for value in self.values.items[before:])
+
     def told(self) -> dict[str, str]:
         """The state that each tells."""
         return {
@@ -123,7 +151,7 @@ class Followers:
 def run(run: Run) -> list[Outcome]:
     outcome = Outcome("followers")
     longest: dict[str, float] = {}
-    with run.proxies() as links, ExitStack() as stack:
+    with run.proxies() as links, ThreadPoolExecutor(1) as pool, ExitStack() as stack:
         followers = Followers(run, links, stack)
         outages = _outages(run, links)
         for number in range(run.profile.outages):
@@ -132,21 +160,35 @@ def run(run: Run) -> list[Outcome]:
             followers.write(good)
             until(lambda good=good: set(followers.shown().values()) == {good})
             followers.spoil()
-            begin()
-            try:
-                _examine_outage(followers, outcome, name, good)
-                if number % _LASTING == 0:
-                    until(lambda: not followers.connection.is_connected(), _TOLD)
-            finally:
-                end()
-            for what, took in _come_back(followers, value).items():
+            with followers.looked_at() as seen:
+                begin()
+                try:
+                    _examine_outage(followers, outcome, name, good)
+                    if number % _LASTING == 0:
+                        until(lambda: not followers.connection.is_connected(), _TOLD)
+                    # Once more: leases have ended meanwhile.
+                    _keeps(followers, outcome, name, good)
+                finally:
+                    ending = pool.submit(end)
+                began = _answers_since(run.cluster)
+                # In each way of being away each of the two has its turn.
+                at_once = (number + number // len(outages)) % 2 == 0
+                back = _come_back(followers, began, value, at_once)
+                ending.result()
+            strange = sorted(f"{what} {each}" for what, each in seen if each not in (good, value))
+            outcome.demand(
+                not strange,
+                "shown meanwhile",
+                f"{strange}, neither {good} nor {value}, while and after {name}",
+            )
+            for what, took in back.items():
                 longest[what] = max(longest.get(what, 0.0), took)
                 outcome.demand(took <= _BACK, "back late", f"{what}, {took:.1f} s after {name}")
             run.note(f"{name}: " + ", ".join(f"{what} {took:.2f} s" for what, took in longest.items()))
     told = ", ".join(f"{what} {took:.2f} s" for what, took in longest.items())
     outcome.figures = (
         f"{run.profile.outages} outages: the last good values were kept, the state was told, calls over the "
-        f"link went on; back after {told} at most"
+        f"link went on; back after {told} at most, since etcd's first answer"
     )
     return [outcome]
 
@@ -156,17 +198,41 @@ def _examine_outage(followers: Followers, outcome: Outcome, name: str, good: int
         until(lambda: set(followers.told().values()) == {"stale"}, _TOLD)
     except AssertionError:
         outcome.demand(False, "state not told", f"{followers.told()} while {name}")
-    shown = followers.shown()
-    outcome.demand(
-        set(shown.values()) == {good}, "last good value lost", f"{shown}, not {good}, while {name}"
-    )
+    _keeps(followers, outcome, name, good)
     outcome.demand(followers.call("Steady"), "call failed", f"while {name}")
 
 
-def _come_back(followers: Followers, value: int) -> dict[str, float]:
-    """Etcd is back: after how many seconds each was, with a value that was written since."""
-    began = time.monotonic()
-    followers.write(value)
+def _keeps(followers: Followers, outcome: Outcome, name: str, good: int) -> None:
+    shown, told = followers.shown(), followers.told()
+    outcome.demand(
+        set(shown.values()) == {good}, "last good value lost", f"{shown}, not {good}, while {name}"
+    )
+    outcome.demand(set(told.values()) == {"stale"}, "state not told", f"{told} while {name}")
+
+
+def _answers_since(cluster: Cluster) -> float:
+    """When etcd answered a read that takes a majority, from now on. Not all members may be back by then."""
+    answered: list[float] = []
+    first = threading.Event()
+
+    def ask(member: Member) -> None:
+        while not first.wait(0.01):
+            if member.healthy():
+                answered.append(time.monotonic())
+                first.set()
+
+    for member in cluster.members:
+        threading.Thread(target=ask, args=[member], daemon=True).start()
+    assert first.wait(_WHOLE), "no member answers"
+    return min(answered)
+
+
+def _come_back(followers: Followers, began: float, value: int, at_once: bool) -> dict[str, float]:
+    """Etcd is back: after how many seconds each was, with a value that is written now.
+
+    At once, so that all must catch up with it; or when all are live again, so that each has shown what it has
+    before.
+    """
     conditions: dict[str, Callable[[], bool]] = {
         what: lambda what=what: followers.shown()[what] == value and followers.told()[what] == "live"
         for what in followers.shown()
@@ -175,13 +241,24 @@ def _come_back(followers: Followers, value: int) -> dict[str, float]:
     conditions["link"] = lambda: followers.connection.is_connected() and followers.call("Steady")
     conditions["link with one that lost its lease"] = lambda: followers.call("Fickle")
     conditions["newcomer"] = lambda: followers.found("Fickle") and followers.found("Steady")
-    took: dict[str, float] = {}
-    while len(took) < len(conditions) and time.monotonic() < began + 10 * _BACK:
-        for what, holds in conditions.items():
-            if what not in took and holds():
-                took[what] = time.monotonic() - began
-        time.sleep(0.01)
-    return {what: took.get(what, 10 * _BACK) for what in conditions}
+
+    def write() -> None:
+        if not at_once:
+            with suppress(AssertionError):  # the conditions tell
+                until(lambda: set(followers.told().values()) == {"live"}, 5 * _BACK)
+        followers.write(value)
+
+    def took(holds: Callable[[], bool]) -> float:
+        with suppress(AssertionError):
+            until(holds, 10 * _BACK)
+        return time.monotonic() - began
+
+    # Each by itself, since a call that is not answered takes a while.
+    with ThreadPoolExecutor(len(conditions) + 1) as pool:
+        written = pool.submit(write)
+        found = dict(zip(conditions, pool.map(took, conditions.values()), strict=True))
+        written.result()
+    return found
 
 
 def _outages(run: Run, links: list[Proxy]) -> list[tuple[str, Callable[[], None], Callable[[], None]]]:

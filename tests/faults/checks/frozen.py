@@ -46,9 +46,10 @@ def _freeze(member: Member, outcome: Outcome) -> list[float]:
         time.sleep(_IDLE)
         member.pause()
         began = time.monotonic()
+        told = [len(inbox.items) for inbox in inboxes]  # what came before has another reason
         try:
-            for inbox in inboxes:
-                inbox.until(lambda items: "stale" in items, 2 * _BOUND)
+            for inbox, before in zip(inboxes, told, strict=True):
+                inbox.until(lambda items, before=before: "stale" in items[before:], 2 * _BOUND)
                 noticed.append(time.monotonic() - began)
         except AssertionError:
             outcome.demand(False, "not noticed", f"within {2 * _BOUND:.0f} s")

@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 
 from tests.faults.arena import Arena, examine
 from tests.faults.mirrors import Followed
-from tests.faults.records import Log
+from tests.faults.records import Log, read_delivery
 from tests.faults.run import Outcome, Run
 from tests.faults.watchers import Watcher
 from tests.faults.workload import Worker, connect
@@ -20,6 +20,7 @@ _TREES = ("t0", "t1")
 def run(run: Run) -> list[Outcome]:
     outcome = Outcome("resyncs")
     dice = run.dice("resyncs")
+    resyncs = rounds = 0
     with ExitStack() as stack:
         arena = stack.enter_context(closing(Arena(run.cluster, PREFIX, run.directory / "resyncs")))
         log = stack.enter_context(closing(Log(arena.log(0))))
@@ -34,9 +35,10 @@ def run(run: Run) -> list[Outcome]:
             Watcher(client, Log(arena.directory / f"watcher-{number}.jsonl"), path, path, 10_000)
             for number, path in enumerate(("/", "/t0", "/t1"))
         ]
-        while (resyncs := sum(watcher.gaps for watcher in watchers)) < run.profile.resyncs:
+        for _ in range(-(-run.profile.resyncs // len(followed.all))):
+            gaps = [watcher.gaps for watcher in watchers]
             link.close()
-            until(lambda: all(watcher.state == "stale" for watcher in watchers))
+            until(lambda: all(each.state == "stale" for each in (*watchers, *followed.all)))
             for _ in range(dice.randint(2, 12)):
                 worker.step()
             # So that each of them has missed something.
@@ -44,19 +46,29 @@ def run(run: Run) -> list[Outcome]:
             mark = arena.mark()
             arena.truth.extend(mark)
             arena.truth.compact(mark - dice.choice((0, 0, 1)))
+            overtaken, before = followed.overtaken(), followed.compared
+            outcome.demand(overtaken == followed.all, "not overtaken", f"only {overtaken} at {mark}")
             link.reopen()
             outcome.findings += followed.compare(mark)
-            for watcher in watchers:
+            if overtaken == followed.all:
+                resyncs += followed.compared - before
+            for watcher, had in zip(watchers, gaps, strict=True):
                 until(lambda watcher=watcher: watcher.state == "live")
+                outcome.demand(watcher.gaps > had, "no gap", f"{watcher.path} at {mark}")
+            rounds += 1
         end = arena.mark()
         arena.truth.extend(end)
         for watcher in watchers:
             watcher.finish(last.get(watcher.path, end))
     done, seen = examine(arena.directory, arena.truth.truth)
     outcome.findings += [*arena.truth.findings, *done.findings, *seen.findings]
+    for path in sorted(arena.directory.glob("watcher-*.jsonl")):
+        delivery = read_delivery(path)
+        told = sum(each.synthetic for each in delivery.told)
+        outcome.demand(told >= rounds, "no gap", f"{delivery.name} was told {told} in {rounds} rounds")
     outcome.figures = (
-        f"{resyncs} forced, each told as the difference; mirrors and stores equal a Range in "
-        f"{followed.compared} comparisons; {seen.figures}"
+        f"{resyncs} comparisons of a mirror or store with a Range, after {rounds} compactions of what each "
+        f"had missed, which were told to watchers as the difference; {seen.figures}"
     )
     outcome.need(resyncs, run.profile.resyncs, "resyncs")
     return [outcome]

@@ -1,4 +1,7 @@
-"""Large trees, replaced and read at the same time while members fail: no reader sees parts of two of them."""
+"""Large trees, replaced and read at the same time while members fail.
+
+No reader sees parts of two of them, nor one that another had replaced before.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,14 @@ import time
 from tests.faults.programs import Process
 from tests.faults.run import Outcome, Run
 from tests.faults.schedule import Faults
-from tests.faults.trees import PREFIX, names
+from tests.faults.trees import PREFIX, names, stale
 from tests.faults.workload import connect, rotated
 
 SIZE = 1000
 _WRITERS, _READERS = 2, 4
 _BIG_READS = 20
+_FAULTS = 3
+"""How many faults there must be."""
 _KEPT = 100
 """How many revisions a compaction leaves: many more than pass while a tree is read."""
 
@@ -76,7 +81,8 @@ def _read(run: Run, outcome: Outcome, size: int, wanted: int) -> str:
         readers = [start("reader", number) for number in range(_READERS)]
 
         def enough() -> bool:
-            return sum(reader.done for reader in readers) >= wanted
+            made = sum(faults.done.values())
+            return made >= _FAULTS and sum(reader.done for reader in readers) >= wanted
 
         faults.run(0, run.profile.longest_reading, enough)
         for each in (*writers, *readers):
@@ -90,8 +96,15 @@ def _read(run: Run, outcome: Outcome, size: int, wanted: int) -> str:
     failed = sum(each["failed"] for each in told)
     for trouble in (trouble for each in told for trouble in each["wrong"]):
         outcome.demand(False, "mixed tree", trouble)
+    first = (0.0, began, 0)
+    written, seen = (
+        [tuple(at) for each in some for at in each["times"]] for some in (told[:_WRITERS], told[_WRITERS:])
+    )
+    for trouble in stale([first, *written], seen):
+        outcome.demand(False, "stale tree", trouble)
     outcome.need(reads, wanted, f"reads of {size} keys")
     outcome.need(writes, 2, f"writes of {size} keys")
+    outcome.need(sum(faults.done.values()), _FAULTS, f"faults while {size} keys were read")
     return (
         f"{reads} reads of {size} keys by {_READERS} readers while {_WRITERS} writers replaced them {writes} "
         f"times, {failed} failed, {sum(faults.done.values())} faults, {time.monotonic() - began:.0f} s"
