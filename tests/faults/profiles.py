@@ -14,7 +14,7 @@ class Profile:
     """How many operations it must have, and how many faults."""
     faults: int
     made: int = 0
-    """How many operations it goes on for, if more: a watcher that compactions overtake is told fewer events."""
+    """How many it goes on for, if more: a watcher that a compaction overtakes is told fewer events."""
     pause: tuple[float, float] = (0.2, 0.8)
     """The shortest and the longest time between two of these, in seconds."""
     rate: float = 100.0
