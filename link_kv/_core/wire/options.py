@@ -51,7 +51,7 @@ def _sent(value: object) -> str:
 
 
 def _prefix(value: object) -> str:
-    text = _sent(value).removesuffix("/")
+    text = _text(value).removesuffix("/")
     if text.endswith("/"):
         raise Bad("ends with more than one slash, and a segment cannot be empty; no prefix is '/'", value)
     return text if not text or text.startswith("/") else f"/{text}"
