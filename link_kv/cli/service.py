@@ -122,6 +122,8 @@ def _module(source: str) -> ModuleType:
         sys.modules[path.stem] = module
         spec.loader.exec_module(module)
         return module
+    if not all(part.isidentifier() for part in source.split(".")):
+        raise ConfigError(f"{source!r}: is neither the name of a module nor a file that ends in .py")
     sys.path.insert(0, "")
     try:
         return importlib.import_module(source)

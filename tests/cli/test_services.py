@@ -129,3 +129,5 @@ def test_services_that_cannot_be_run(cli: Cli, tmp_path: Path) -> None:
     assert "there are: A, B" in cli.fails(ConfigError, "service", str(file))
     assert "no service called 'C'" in cli.fails(ConfigError, "service", f"{file}:C")
     assert "no_such_module" in cli.fails(ConfigError, "service", "no_such_module")
+    for name in ("", ":X", ".", ".a", "..x", "a..b", "a-b"):
+        assert "neither the name of a module nor a file" in cli.fails(ConfigError, "service", name)

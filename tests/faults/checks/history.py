@@ -93,6 +93,7 @@ def run(run: Run) -> list[Outcome]:
     history.need(history.numbers["operations"], profile.operations, "operations")
     history.need(made, profile.faults, "faults")
     watch.need(watch.numbers["events"], profile.events, "events for each watcher")
+    mirrors.need(followed.compared, len(followed.all) * made, "comparisons")
     mirrors.figures = f"equal a Range in {followed.compared} comparisons after {made} faults"
     run.say("faults:", ", ".join(f"{number} {name}" for name, number in sorted(faults.done.items())))
     return [history, watch, mirrors]
