@@ -182,7 +182,8 @@ def test_under_a_lock_they_are_others(etcd_client: EtcdMiddleware, etcd: Etcd, f
     assert dict(etcd_client.raw) == before
     plain.set(4)
 
-    lock.release()
+    with pytest.raises(LockLost, match="its key is gone"):
+        lock.release()
     with pytest.raises(LockLost, match="released; nothing was written"):
         fenced.set(5)
     with pytest.raises(LockLost, match="released; nothing was written"):

@@ -83,7 +83,7 @@ def test_what_is_not_answered_in_time_may_be_carried_out(
 ) -> None:
     held = KVStoreKey(1, name="held")
     kv = serve(held)
-    item = get("kv.held")
+    item = get("kv.held", client=etcd_client)
     monkeypatch.setattr(remote, "TIMEOUT", 0.2)
 
     def add() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -14,13 +15,13 @@ from ..processes import until
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "heartbeat.py"
 
 
-def test_the_session(capfd: pytest.CaptureFixture[str]) -> None:
-    text = ""
+def test_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not by capfd: what another thread prints while that reads, it may cut off.
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
 
     def printed() -> list[str]:
-        nonlocal text
-        text += capfd.readouterr().out
-        return text.split("\n")[:-1]  # the last may be half a line
+        return out.getvalue().split("\n")[:-1]  # the last may be half a line
 
     with subprocess.Popen([sys.executable, str(EXAMPLE), "--period", "0.02"], env={**os.environ}) as process:
         try:
