@@ -187,15 +187,11 @@ def unanswered_write(ground: Ground) -> list[Finding]:
     worker = scene.worker(client)
     worker.do("put", ["k0", 105], lambda: client.put("/k0", 105))
     assert client["/k0"] == 105
-    scene.link.mute()
-    thread = threading.Thread(
-        target=lambda: worker.do("put", ["k0", 106], lambda: client.put("/k0", 106)), daemon=True
+    _without_an_answer(
+        scene,
+        lambda: worker.do("put", ["k0", 106], lambda: client.put("/k0", 106)),
+        lambda: scene.direct["/k0"] == 106,
     )
-    thread.start()
-    until(lambda: scene.direct["/k0"] == 106)
-    scene.link.cut()
-    scene.link.release()
-    thread.join(_BOUND)
     return scene.findings()
 
 
@@ -205,16 +201,23 @@ def unanswered_delete(ground: Ground) -> list[Finding]:
     client = scene.client(linked=True)
     worker = scene.worker(client)
     worker.do("put", ["k0", 105], lambda: client.put("/k0", 105))
-    scene.link.mute()
-    thread = threading.Thread(
-        target=lambda: worker.do("delete", ["k0"], lambda: client.delete("/k0")), daemon=True
+    _without_an_answer(
+        scene,
+        lambda: worker.do("delete", ["k0"], lambda: client.delete("/k0")),
+        lambda: "/k0" not in scene.direct,
     )
+    return scene.findings()
+
+
+def _without_an_answer(scene: Scene, write: Callable[[], object], arrived: Callable[[], bool]) -> None:
+    """Write over a link that carries no answers, and is cut when the write has arrived."""
+    scene.link.mute()
+    thread = threading.Thread(target=write, daemon=True)
     thread.start()
-    until(lambda: "/k0" not in scene.direct)
+    until(arrived)
     scene.link.cut()
     scene.link.release()
     thread.join(_BOUND)
-    return scene.findings()
 
 
 def leaf_over_a_tree(ground: Ground) -> list[Finding]:
