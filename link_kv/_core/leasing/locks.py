@@ -311,13 +311,14 @@ class Mutex(ABC, Generic[C, E]):
         claim = self._claim
         if claim is None:
             raise LockRefused(f"lock {self.name}: is not held, so it cannot be released")
-        trouble = claim.lease.trouble()
         if self._pid == os.getpid():
             self._claim = self._fenced = None
             try:
                 trouble = await claim.leave()
             finally:
                 self._busy.release()
+        else:  # it is the parent's to give up
+            trouble = claim.lease.trouble()
         if trouble is not None:
             raise LockLost(f"lock {self.name}: was lost before it was released: {trouble}")
 
