@@ -23,7 +23,17 @@ myst_enable_extensions = ["colon_fence"]
 
 # Every public module, with what it defines; names that it imports are documented where they are defined.
 autosummary_generate = True
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    # What a public class has from a private one is its own. What these have, Python describes, or b3j0f.conf.
+    "inherited-members": "Mapping,MutableMapping,MutableSequence,BaseException,tuple,object,"
+    "Annotation,CompositeModelElement,ConfDriver,ModelElement",
+    # These have no underscore, as modules call each other, and are not for callers.
+    "exclude-members": "begin,detach,feed,hand,offer,tell",
+}
+# Those under "Attributes:" are properties, which have an entry of their own.
+napoleon_use_ivar = True
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 # `name` in a docstring is code, as in Markdown.

@@ -139,10 +139,6 @@ class EtcdMiddleware(Connection, _Reader):
 
         return AsyncWire(config)
 
-    @staticmethod
-    async def _blocking(function: Callable[[], T]) -> T:
-        return await asyncio.to_thread(function)
-
     async def close(self) -> None:
         """Close the connections; calls after this raise `Closed`. May be called twice."""
         await self._space.caller.close()
@@ -253,7 +249,7 @@ class EtcdMiddleware(Connection, _Reader):
 
         Reading it never waits. See `link_kv.EtcdMiddleware.mirror`.
         """
-        return await Mirror._open(hub_of(self), self._space.caller, self._blocking, self._space.place(path))
+        return await Mirror._open(hub_of(self), self._space.caller, self._space.place(path))
 
     def at(self, revision: int) -> Past:
         """The mapping as it was at a revision, read-only."""

@@ -8,17 +8,50 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from link_kv import links, services
 from link_kv._core.links.wire_link import TimedOut
 from link_kv._core.links.wire_server import Request
+from link_kv.errors import LinkKVError
+
+T = TypeVar("T")
 
 __all__ = ["Client", "Link", "LinkedClient", "Service", "connect"]
+
+log = logging.getLogger("link_kv.links")
+
+
+async def _made(make: Callable[[], T], undo: Callable[[T], object]) -> T:
+    """What is made in a thread. When the task is cancelled meanwhile, it is undone before that goes on."""
+    making = asyncio.ensure_future(asyncio.to_thread(make))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        undoing = asyncio.ensure_future(_undo(making, undo))
+        _undoings.add(undoing)  # the loop itself holds tasks weakly
+        undoing.add_done_callback(_undoings.discard)
+        await asyncio.wait([undoing])  # a second cancelling ends the waiting, and not the undoing
+        raise
+
+
+_undoings: set[asyncio.Future[None]] = set()
+
+
+async def _undo(making: asyncio.Future[T], undo: Callable[[T], object]) -> None:
+    try:
+        made = await making
+    except Exception:  # noqa: BLE001 - nothing was made
+        return
+    try:
+        await asyncio.to_thread(undo, made)
+    except LinkKVError as error:
+        log.warning("what a cancelled task had begun goes with its lease, and not now: %s", error)
 
 
 async def connect(
@@ -53,7 +86,7 @@ async def connect(
         "auto_save": auto_save,
         "endpoints": endpoints,
     }
-    return Client(await asyncio.to_thread(lambda: links.connect(**given)))  # type: ignore[arg-type]
+    return Client(await _made(lambda: links.connect(**given), links.Client.disconnect))  # type: ignore[arg-type]
 
 
 class Client:
@@ -101,7 +134,7 @@ class Client:
 
     async def spawn(self, name: str = "Client") -> Client:
         """Another client, connected the same way."""
-        return Client(await asyncio.to_thread(self._inner.spawn, name))
+        return Client(await _made(lambda: self._inner.spawn(name), links.Client.disconnect))
 
     @property
     def name(self) -> str:
@@ -143,7 +176,7 @@ class Link:
 
     async def _open(self, client: links.Client, service: str, identity: dict[str, Any]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._inner = await asyncio.to_thread(links.Link, client, service, identity)
+        self._inner = await _made(lambda: links.Link(client, service, identity), links.Link.unlink)
         self._inner.notification_handler = self._told  # type: ignore[method-assign]
 
     def _told(self, *args: Any, **kwargs: Any) -> None:
@@ -197,7 +230,8 @@ class Link:
 
     async def acquire_lock(self, shared: bool = False, timeout: float | None = None) -> list[str]:
         """Lock the service. See `link_kv.Link.acquire_lock`."""
-        return await asyncio.to_thread(self._inner.acquire_lock, shared, timeout)
+        link, had = self._inner, self._inner._tether.locked
+        return await _made(lambda: link.acquire_lock(shared, timeout), lambda _: had or link.release_lock())
 
     async def release_lock(self, timeout: float | None = None) -> list[str]:
         """Release the lock of this link. See `link_kv.Link.release_lock`."""
@@ -291,8 +325,10 @@ class LinkedClient(Link):
         self._client: Client | None = None
 
     async def open(self) -> None:
-        """Connect, and link once the service is there. Does nothing when it is open."""
-        if self._client is not None:
+        """Connect, and link once the service is there. Does nothing when it is open; after `disconnect` it
+        opens anew.
+        """
+        if self._client is not None and not self._client._inner._over.is_set():
             return
         client = await connect(**self._kwargs)
         try:
@@ -346,7 +382,7 @@ class Service(services.Service):
     async def start(self, **kwargs: Any) -> None:  # type: ignore[override]
         """Register, and answer calls until the service is stopped. See `link_kv.Service.start`."""
         self._loop = asyncio.get_running_loop()
-        serving = await asyncio.to_thread(self._begin, kwargs)
+        serving = await _made(lambda: self._begin(kwargs), lambda _: self._halt())
         over, loop = asyncio.Event(), self._loop
         serving.when_over = lambda: loop.call_soon_threadsafe(over.set)
         try:
@@ -358,7 +394,7 @@ class Service(services.Service):
     async def start_in_thread(self, **kwargs: Any) -> None:  # type: ignore[override]
         """Register, and answer calls from now on, until `stop`."""
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._begin, kwargs)
+        await _made(lambda: self._begin(kwargs), lambda _: self._halt())
 
     async def stop(self) -> None:  # type: ignore[override]
         """Answer the calls under way, and leave the registry. May be called twice."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
@@ -44,6 +45,7 @@ from link_kv._core.configuration import hooks as conf_hooks
 from link_kv._core.configuration import last_known
 from link_kv._core.configuration import tree as conf_tree
 from link_kv._core.configuration.applied import TTL
+from link_kv._core.configuration.apply import Good
 from link_kv._core.configuration.configurable import Reload, Trial, find, trying
 from link_kv._core.configuration.parameters import declared_in, parameter, text_of_parameter
 from link_kv._core.configuration.reload import SETTLE
@@ -137,11 +139,14 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
         self._own = client is None
         self._lock = threading.Lock()
         self._reads: dict[str, _Read] = {}
-        self._followed: dict[str, _Read] = {}
+        # By the configurable that reads, since what is good for one may not be for the next; by the driver
+        # itself for who calls its `getconf`.
+        self._followed: weakref.WeakKeyDictionary[Any, dict[str, _Read]] = weakref.WeakKeyDictionary()
         """What is in force at the paths that are watched, whatever else is read there."""
+        self._good: weakref.WeakKeyDictionary[Any, Good] = weakref.WeakKeyDictionary()
+        """Texts that fitted last."""
         self._saved: dict[str, dict[str, dict[str, str]]] = {}
         """What is kept on disk."""
-        self._good: dict[tuple[str, str, str], str] = {}
         self._problems: dict[str, dict[str, str]] = {}
         self._reported: dict[str, set[str]] = {}
 
@@ -201,16 +206,17 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
         trial = trying.get()
         if trial is not None and rscpath in trial.stored:
             return self._tried(rscpath, conf, trial)
+        reader = conf_hooks.reader.get(self)
         read = None
         if conf_hooks.in_force.get():
-            read = self._followed.get(rscpath) or self._reads.get(rscpath)
+            read = self._followed.get(reader, {}).get(rscpath) or self._reads.get(rscpath)
         if read is None or not read.stored.categories:
             read = self._read(rscpath, logger)
         if not read.stored.categories:
             self._report(rscpath, read.stored.problems, logger)
             return None
         problems = dict(read.stored.problems)
-        result = self._configuration(conf, rscpath, read.stored, problems, self._good)
+        result = self._configuration(conf, rscpath, read.stored, problems, self._good_of(reader))
         if self.expressions:
             _evaluate(conf, rscpath, result, problems)
         self._report(rscpath, problems, logger)
@@ -222,7 +228,7 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
         path: str,
         stored: Stored,
         problems: dict[str, str],
-        good: dict[tuple[str, str, str], str],
+        good: Good,
     ) -> Any:
         result = Configuration()
         for cname, texts in stored.categories.items():
@@ -320,22 +326,26 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
             self._save(read, logger)
         return read
 
-    def _take(self, path: str, stored: Stored) -> None:
-        """Let what is made from now on have a configuration that is in force."""
+    def _good_of(self, reader: Any) -> Good:
+        return self._good.setdefault(reader, {})
+
+    def _take(self, configurable: Any, path: str, stored: Stored) -> None:
+        """Let what a configurable makes from now on have what is in force for it."""
         now = datetime.now(timezone.utc)
         read = _Read(stored, Source(path, stored.revision, now, False), time.monotonic())
         with self._lock:
-            self._reads[path] = self._followed[path] = read
+            self._reads[path] = self._followed.setdefault(configurable, {})[path] = read
             self._problems[path] = {}
             self._reported.pop(path, None)
+        good = self._good_of(configurable)
         for cname, texts in stored.categories.items():
             for name, text in texts.items():
-                self._good[path, cname, name] = text
+                good[path, cname, name] = text
         if self.offline == "cache":
             self._save(read, None)
 
-    def _let_go(self, path: str) -> None:
-        self._followed.pop(path, None)
+    def _let_go(self, configurable: Any) -> None:
+        self._followed.pop(configurable, None)
 
     def _last_known(self, path: str, error: Unavailable, began: float) -> _Read:
         before = self._reads.get(path)
@@ -374,7 +384,7 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
         key: tuple[str, str, str],
         text: str,
         problems: dict[str, str],
-        good: dict[tuple[str, str, str], str],
+        good: Good,
     ) -> Any:
         """The parameter for a text, or for the last good one before it; None when there is neither."""
         _, cname, name = key
@@ -390,7 +400,8 @@ class EtcdConfDriver(ConfDriver):  # type: ignore[misc]
             except ValueError:
                 return None  # it was good for another type; what is in etcd has been reported
         else:
-            good[key] = text
+            if declared is not None:  # else any text fits, and the next `conf` may declare it
+                good[key] = text
         if conf is not None and declared is None:
             found.local = False  # so that foreigns=False leaves it out
         return found
@@ -434,6 +445,8 @@ def watch(
 ) -> Reload:
     """Let what a `Configurable` has configured follow etcd, while the program runs.
 
+    `link_kv.settings.follow` is the same for settings of pydantic.
+
     Args:
         configurable: the `Configurable`, or a class, function or instance that one has decorated. One of its
             drivers is an `EtcdConfDriver`.
@@ -448,8 +461,8 @@ def watch(
     stays. Where there is none yet, as when a program starts on a bad one, the parameters that fit are
     applied, as without `watch`. The attributes of instances are set in one step; a parameter that is deleted
     goes back to its default. Read what belongs together from ``reload.current``, which is of one revision.
-    Classes, and what ``decosub=False`` leaves alone, are not changed; new instances and calls take what is in
-    force.
+    Classes, what functions have returned, and what ``decosub=False`` leaves alone, are not changed; new
+    instances and calls take what is in force.
 
     Callbacks run in a thread of the client's, one after the other; what they raise is logged. They may block,
     write and close.
@@ -482,7 +495,7 @@ def watch(
     reload = Reload(
         hub_of(client), found[0], driver, paths, on_change=on_change, on_error=on_error, settle=settle
     )
-    reload.start(
+    reload._start(
         lambda: Session(client, TTL, renew=True)._lease, client._at_close, offline=driver.offline == "cache"
     )
     return reload

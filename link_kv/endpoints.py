@@ -29,8 +29,9 @@ from link_kv._core.endpoints.addressable import LOCKOUT_TTL, Addressable, log, n
 from link_kv._core.endpoints.alerts import Alert
 from link_kv._core.endpoints.answers import ANSWERS, signatures
 from link_kv._core.endpoints.config import ANY, FLAG, SECONDS, Accepted, Call, Kind, Part
+from link_kv._core.endpoints.handed import Handed
 from link_kv._core.endpoints.kv_store_key import KEYWORDS, KVStoreKey
-from link_kv._core.endpoints.names import Served
+from link_kv._core.endpoints.names import Found, Served
 from link_kv._core.endpoints.replies import Properties, Reply, timestamp
 from link_kv._core.endpoints.return_codes import ReplyError, return_codes
 from link_kv._core.endpoints.schedule import LONGEST, Scheduler
@@ -46,11 +47,13 @@ __all__ = [
     "Alert",
     "Alerts",
     "Endpoints",
+    "Found",
     "KVStore",
     "KVStoreKey",
     "Properties",
     "Reply",
     "ReplyError",
+    "Served",
     "kv_store",
     "kv_store_key",
     "load",
@@ -440,13 +443,18 @@ class KVStore(Addressable, Service):
         if (run := self._kv_run) is not None:
             run.alerted(alert)
 
+    def _kv_lost(self, held: Any) -> str:
+        """Which of the locks of the one who asks is lost, '' for none."""
+        run = self._kv_run
+        return "" if run is None else run.lost(held)
+
     def _kv_settle_behind(self) -> None:
         if (run := self._kv_run) is not None:
             run.settle()
 
-    def _kv_write_behind(self, item: Item, raw: Any) -> None:
-        if (run := self._kv_run) is not None:
-            run.write_behind(item, raw)
+    def _kv_write_behind(self, item: Item, raw: Any) -> Handed | None:
+        run = self._kv_run
+        return None if run is None else run.write_behind(item, raw)
 
 
 kv_store = KVStore

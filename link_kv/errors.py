@@ -15,7 +15,7 @@ raise Python's own TypeError, AttributeError or ValueError::
     ├── NotFound (KeyError)               nothing is there
     ├── Conflict                          a guard failed: the key has moved
     │   ├── KeyExists                     create found something
-    │   └── LockRefused (RuntimeError)    others hold the lock
+    │   └── LockRefused (RuntimeError)    a lock cannot be had, or was not held
     ├── RevisionError (ValueError)        a revision compacted away or still to come
     ├── Unavailable (ConnectionError)     no server answered; nothing was written
     │   ├── DeadlineExceeded (TimeoutError)
@@ -56,7 +56,10 @@ class EncodeError(LinkKVError, TypeError):
 
 
 class Refused(LinkKVError, ValueError):
-    """A value that an item does not accept: its type, its range, or as it is read-only. Nothing was sent."""
+    """A value that an item does not accept: its type, its range, or as it is read-only. It was not set.
+
+    An item raises it before anything is sent, an endpoint because its service refused (code 304).
+    """
 
 
 class TooLarge(LinkKVError, ValueError):
@@ -87,7 +90,10 @@ class KeyExists(Conflict):
 
 
 class LockRefused(Conflict, RuntimeError):
-    """The lock is held; the message names the holders."""
+    """A lock cannot be had: others hold it, whom the message names, or this very object does already.
+
+    Also raised when a service takes no more clients, and by the release of a lock that is not held.
+    """
 
 
 class RevisionError(LinkKVError, ValueError):
@@ -126,7 +132,7 @@ class LeaseLost(LinkKVError):
 
 
 class LockLost(LeaseLost):
-    """The lock is gone; the write under it did not happen."""
+    """The lock is not held any more, or never was. A write under it that raises this did not happen."""
 
 
 class RemoteError(LinkKVError, RuntimeError):
@@ -134,7 +140,7 @@ class RemoteError(LinkKVError, RuntimeError):
 
 
 class LocalEtcdError(LinkKVError):
-    """The local etcd did not start, or died; the message ends with its log."""
+    """The local etcd did not start, or died; the message ends with its log. Or there was none to stop."""
 
 
 class Closed(LinkKVError, RuntimeError):

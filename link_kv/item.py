@@ -119,7 +119,7 @@ class Item(Operators, Cell):
 
     def _refresh(self) -> Any:
         served = self.store._served(self._segment)
-        return self._refresh_here() if served is None else self.store._endpoints.refresh(self, *served)
+        return self._refresh_here() if served is None else self.store._endpoints._refresh(self, *served)
 
     def _refresh_here(self) -> Any:
         self.store._check_reachable()
@@ -191,8 +191,8 @@ class Item(Operators, Cell):
         """Write a value, with the time and who writes it, in one transaction.
 
         Args:
-            wait: return when it is written, and the watch has told it. Without, return a
-                `concurrent.futures.Future` at once; what is set so in one store is written in order.
+            wait: return when it is written, and the watch has told it or has lagged for 1 s. Without, return
+                a `concurrent.futures.Future` at once; what is set so in one store is written in order.
             formatted: the value is text such as `formatted`.
             quantity: the value is a ``pint.Quantity``.
 
@@ -234,16 +234,16 @@ class Item(Operators, Cell):
         if served is None:
             self._write(value)
         else:
-            self.store._endpoints.write(self, value, *served)
+            self.store._endpoints._write(self, value, *served)
 
-    def _write(self, value: Any) -> None:
+    def _write(self, value: Any) -> int:
         store, first = self.store, not self._now.revision
 
-        def write(stamp: Stamp) -> None:
+        def write(stamp: Stamp) -> int:
             space = store.client._space
-            run(itemwrites.write(space, store._at, self._segment, value, stamp, first=first))
+            return run(itemwrites.write(space, store._at, self._segment, value, stamp, first=first))
 
-        store._stamped(self.description.persist, write)
+        return store._stamped(self.description.persist, write)
 
     def _change(self, change: Callable[[Any], Any]) -> None:
         store, now = self.store, self._now
@@ -256,7 +256,7 @@ class Item(Operators, Cell):
 
         served = store._served(self._segment)
         if served is not None:
-            store._endpoints.change(self, changed, *served)
+            store._endpoints._change(self, changed, *served)
             return
 
         def write(stamp: Stamp) -> None:
@@ -366,9 +366,9 @@ class Registration(Subscription):
         item, store = self.item, self.item.store
         with self._hub.changed:
             now = item._now
-            primed = prime and now.revision > 0
-            self.begin(store.revision, self._batch(now, False) if primed else None)
-            if primed:
+            there = now.revision > 0
+            self.begin(store.revision, self._batch(now, False) if prime and there else None)
+            if there:
                 self._last = now.value
             assert store._feed is not None
             self._state = store._feed.state

@@ -23,6 +23,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
@@ -114,9 +115,11 @@ def discover_as(default: EtcdMiddleware, addresses: Sequence[str]) -> dict[str, 
 # Which store it is
 
 _registry_lock = threading.Lock()
-_registry: dict[tuple[int, bytes, str], list[Store]] = {}
-"""All stores, by cluster, prefix and name. Several, where two clusters give the same id."""
-_turns: dict[tuple[int, bytes, str], threading.Lock] = {}
+_Key = tuple[int, bytes, str]
+"""Cluster, prefix and name of a store. Several have the same, where two clusters give the same id."""
+_registry: weakref.WeakKeyDictionary[Store, _Key] = weakref.WeakKeyDictionary()
+"""All stores. The clients that were asked for them hold them, and the watch does while it follows them."""
+_turns: weakref.WeakValueDictionary[_Key, threading.Lock] = weakref.WeakValueDictionary()
 _clients: dict[Hashable, EtcdMiddleware] = {}
 """Those that were made here, by what they were made from."""
 
@@ -172,18 +175,24 @@ def _open(found: Found[EtcdMiddleware]) -> Store:
         store = next((each for each in stores if each._at == found.at and _same(found, each)), None)
         if store is None:
             store = Store(found.client, found.at)
-            stores.append(store)
         if store._feed is None:
             store.client = found.client
             store._attach()
-        _registry[key] = stores
+        _register(store, key)
     return store
 
 
-def _known(key: tuple[int, bytes, str], client: EtcdMiddleware) -> list[Store]:
+def _register(store: Store, key: _Key) -> None:
+    with _registry_lock:
+        _registry[store] = key
+
+
+def _known(key: _Key, client: EtcdMiddleware) -> list[Store]:
     """The stores that are there already. Those of locks that were lost are let go: each has a watch."""
+    with _registry_lock:
+        found = [store for store, its in _registry.items() if its == key]
     stores = []
-    for each in _registry.get(key, ()):
+    for each in found:
         if each._usable:
             if each.client._space.lost and each._fences != client._space.fences:
                 each._let_go()
@@ -224,18 +233,20 @@ def _get_cached(clients: Iterable[EtcdMiddleware], lower: str) -> Store | None:
             store = next((each for each in stores if each._at == at and each._fences == fences), None)
             if store is None:
                 store = Store(client, at)
-                stores.append(store)
             if store._feed is None:
                 store._remember(items)
-            _registry[key] = stores
+            _register(store, key)
         return store
     return None
 
 
-def _turn(key: tuple[int, bytes, str]) -> threading.Lock:
+def _turn(key: _Key) -> threading.Lock:
     """Held by who opens a store."""
     with _registry_lock:
-        return _turns.setdefault(key, threading.Lock())
+        turn = _turns.get(key)
+        if turn is None:
+            turn = _turns[key] = threading.Lock()
+        return turn
 
 
 def _renew_locks() -> None:
@@ -243,9 +254,8 @@ def _renew_locks() -> None:
     global _registry_lock
     _registry_lock = threading.Lock()
     _turns.clear()
-    for stores in _registry.values():
-        for store in stores:
-            store._lock = threading.Lock()
+    for store in list(_registry):
+        store._lock = threading.Lock()
 
 
 os.register_at_fork(after_in_child=_renew_locks)

@@ -27,7 +27,7 @@ from link_kv._core.leasing.presence import Presence
 from link_kv._core.links import registry
 from link_kv._core.links.config import LinkConfig, logged_in, settle
 from link_kv._core.links.following import Following
-from link_kv._core.links.identities import as_text, describe
+from link_kv._core.links.identities import address_of, as_text, describe
 from link_kv._core.links.link import Link
 from link_kv._core.links.tether import Tether
 from link_kv._core.watching.watcher import Hub
@@ -46,10 +46,12 @@ SHUTDOWN_MANAGER = "shutdown_manager"
 
 _TTL = 10
 """Seconds after which a client that is not heard of is gone, and its links and locks."""
-
-
-_LAST_ANSWERS = 0.5
+_AGAIN = 0.5
+"""Seconds after which a service that is registered and does not answer is tried again by who waits."""
+_LAST_ANSWERS = 2.0
 """Seconds that a service which left the registry has for what it still sends."""
+_SHOWN = 1.0
+"""Seconds that the services have to see that a client has linked again, after its lease was lost."""
 
 
 def connect(
@@ -170,6 +172,9 @@ class Client:
             tethers = list(self._links)
         for tether in tethers:
             tether.register()
+        until = time.monotonic() + _SHOWN
+        for tether in tethers:
+            tether.show(until)
 
     def _etcd(self) -> EtcdMiddleware:
         if self._client is None or self._client._space.caller.closed:
@@ -200,30 +205,49 @@ class Client:
     ) -> Tether:
         client = self._etcd()
         assert self._options is not None
-        at = registry.service_place(client._space, service)
         seconds = self._options.config.timeout if timeout is None else timeout
         until = time.monotonic() + seconds
-        following = Following(hub_of(client), at, service)
-        if wait and not following.wait(lambda state: state.service is not None, seconds):
-            following.close()
-            raise DeadlineExceeded(f"service {service}: was not there within {seconds:g} s")
-        tether = Tether(
-            client._space,
-            following,
-            self._options,
-            service,
-            self._id,
-            self._name,
-            lambda: self._lease,
-            notify,
-        )
-        lease = self._lease
-        tether.open(until)
+        failed: Tether | None = None
+        why: Unavailable | None = None
+        while True:
+            following = Following(hub_of(client), registry.service_place(client._space, service), service)
+            if failed is not None:
+                # One that was killed is registered until its lease ends: the next one is waited for.
+                known = failed.tried
+                following.wait(lambda state, known=known: state.service != known, min(_AGAIN, _left(until)))  # type: ignore[misc]
+            if wait and not following.wait(lambda state: state.service is not None, _left(until)):
+                following.close()
+                raise DeadlineExceeded(f"service {service}: was not there within {seconds:g} s")
+            tether = Tether(
+                client._space,
+                following,
+                self._options,
+                service,
+                self._id,
+                self._name,
+                lambda: self._lease,
+                notify,
+            )
+            lease = self._lease
+            try:
+                tether.open(until)
+                break
+            except Unavailable as error:
+                if tether.tried is not None:
+                    failed, why = tether, error
+                if not wait or why is None:
+                    raise
+                if not _left(until):
+                    raise DeadlineExceeded(f"{why}; and no other came within {seconds:g} s") from None
         with self._tying:
             self._links[tether] = None
+        if self._over.is_set():  # disconnected by another thread, which has not seen this link
+            tether.close()
+            raise Closed(f"client {self._name}: was disconnected meanwhile")
         if self._lease != lease:
             try:
                 tether.register()
+                tether.show(time.monotonic() + _SHOWN)
             except BaseException:
                 self._links.pop(tether, None)
                 tether.unlink(_LAST_ANSWERS)
@@ -246,16 +270,19 @@ class Client:
                 tether.outdated or tether.returning for tether in list(self._links)
             )
 
+        outdated: dict[Tether, float] = {}
+        """Since when they are."""
         while not self._over.is_set():
             hub.wait(stirring, None)
             links = list(self._links)
-            outdated = [tether for tether in links if tether.outdated]
             for tether in links:
                 tether.relink()
-            # One that stops in order leaves the registry first, while its last answers are on their way.
-            self._over.wait(_LAST_ANSWERS)
-            for tether in outdated:
-                tether.let_go()
+            now = time.monotonic()
+            outdated = {tether: outdated.get(tether, now) for tether in links if tether.outdated}
+            for tether, since in outdated.items():
+                if now - since >= _LAST_ANSWERS:
+                    tether.let_go()
+            self._over.wait(_AGAIN)
 
     # What there is
 
@@ -264,7 +291,7 @@ class Client:
 
         ``{'hostname', 'port', 'attributes', 'language', 'os', 'clients': {…}, 'services': {name:
         {'attributes', 'address', 'language', 'os', 'max_clients'}}}``; the first five are etcd's. One read,
-        of one revision.
+        of one revision. Raises `Closed` after `disconnect`, `Unavailable` when etcd does not answer.
         """
         client = self._etcd()
         ex = client._exchange()
@@ -350,9 +377,7 @@ class Client:
     def _etcd_address(self) -> tuple[str, int]:
         if self._options is None:
             raise Closed(f"client {self._name}: is not connected")
-        config = self._options.config
-        host, _, port = (config.endpoints or (f"{config.srv_domain}:0",))[0].rpartition(":")
-        return host, int(port)
+        return address_of(self._options.config)
 
     def __repr__(self) -> str:
         state = "connected to " + self.address_manager if self.is_connected() else "not connected"
@@ -378,6 +403,10 @@ def _disconnect_all() -> None:
 
 def _deadline(timeout: float) -> float:
     return time.monotonic() + timeout
+
+
+def _left(until: float) -> float:
+    return max(0.0, until - time.monotonic())
 
 
 class LinkedClient:

@@ -137,7 +137,7 @@ class Mirror(BaseMirror):
     """
 
     def __init__(self, client: Connection, at: Place) -> None:
-        super().__init__(hub_of(client), client._space.caller, client._blocking, at)
+        super().__init__(hub_of(client), client._space.caller, at)
 
     def wait(self, revision: int, timeout: float | None = None) -> bool:
         """Wait until it shows this revision or a later one, ``timeout`` seconds at most; whether it does.

@@ -210,7 +210,13 @@ class LocalEtcd:
 
 
 class LocalCluster:
-    """Several local etcds that form one cluster; `start_cluster` makes it. A context manager."""
+    """Several local etcds that form one cluster; `start_cluster` makes it. A context manager that stops it.
+
+    Thread-safe, and of the process that started it, as each of its members.
+
+    Attributes:
+        members: the etcds, each a `LocalEtcd`.
+    """
 
     def __init__(self, members: list[LocalEtcd]) -> None:
         self.members = members

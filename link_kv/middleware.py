@@ -33,7 +33,7 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
             ``insecure_password=True``.
         ca_cert, cert_cert, cert_key: files that TLS uses; naming one asks for TLS.
         timeout: seconds that one operation may take, failover and repetition included; 5 by default.
-        tls: True for TLS with the system's certificates.
+        tls: True for TLS that trusts the public authorities that grpcio brings along, not the system's.
         expected_cluster_id: refuse any other cluster, before anything is sent to it.
         srv_domain: find the servers through DNS (extra ``link_kv[srv]``).
 
@@ -101,7 +101,10 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
         run(operations.delete(self._exchange(), path))
 
     def pop(self, path: str, default: Any = MISSING) -> Any:
-        """Delete a leaf or tree and return the value it had, atomically; ``default`` when there is none."""
+        """Delete a leaf or tree and return the value it had, atomically; ``default`` when there is none.
+
+        Raises `NotFound` when there is none and no default was given.
+        """
         return run(operations.pop(self._exchange(), path, default))
 
     def popitem(self) -> tuple[str, Any]:
@@ -113,7 +116,10 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
         return run(operations.setdefault(self._exchange(), path, default))
 
     def update(self, other: Any = (), /, **names: Any) -> None:
-        """Assign several paths in one transaction, with the effect of assigning them in order."""
+        """Assign several paths in one transaction, with the effect of assigning them in order.
+
+        Raises what assigning raises, and `TooLarge`; then nothing is written.
+        """
         run(operations.update(self._exchange(), operations.pairs(other, names)))
 
     def __ior__(self, other: Any) -> EtcdMiddleware:
@@ -123,7 +129,7 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
     def clear(self, *, force: bool = False) -> None:
         """Delete everything below the prefix, except what link_kv's own services and locks keep there.
 
-        Without a prefix that would be the whole etcd: then ``force=True`` is needed.
+        Without a prefix that would be the whole etcd: then it raises `PathError` unless ``force=True``.
         """
         run(operations.clear(self._exchange(), force))
 
@@ -142,8 +148,8 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
         Args:
             revision: write only if the leaf there is still at this revision; 0 means that nothing may be
                 there. Raises `Conflict` when it has moved, `TooLarge` for a tree.
-            ttl: seconds after which what was written goes; etcd may keep it a little longer. Refused below
-                a list. In a list that has one, what is written later goes with it.
+            ttl: seconds after which what was written goes; etcd may keep it a little longer. Below a list it
+                raises `ConfigError`. In a list that has one, what is written later goes with it.
         """
         return run(operations.put(self._exchange(), path, value, revision, ttl))
 
@@ -172,7 +178,11 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
         return Past(self._space, revision)[path]
 
     def at(self, revision: int) -> Past:
-        """The mapping as it was at a revision, read-only, until that is compacted away."""
+        """The mapping as it was at a revision, read-only, until that is compacted away.
+
+        Raises `RevisionError` for what can be no revision; so does each read of it once the revision is
+        compacted away, or while it is still to come.
+        """
         return Past(self._space, revision)
 
     def transaction(self, function: Callable[[Transaction], T]) -> T:
@@ -180,7 +190,8 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
 
         All reads are of one revision, and the writes happen together, only if what was read still stands.
         Else the function runs again, so it should do nothing else that lasts. Raises `TooLarge` when it reads
-        more than 96 leaves, `Conflict` when it lost a thousand races.
+        more than 96 leaves, `Conflict` when it lost a thousand races, `OutcomeUnknown` when it was sent and
+        not answered; it is not run again then. What the function raises ends it, and nothing is written.
         """
         return transact(self, function)
 
@@ -207,8 +218,8 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
             policy: ``'all'`` for every change; ``'latest'`` for the newest of each path, when several wait.
             prime: begin with what is there, as changes of kind ``put`` whose ``previous`` is `MISSING`.
             max_hz: call back for what has gathered this many times a second at most.
-            queue: how many changes may wait. When it is full the subscription is ``stale`` until the callback
-                has caught up; then what it missed is replayed from etcd.
+            queue: how many changes may wait. When it is full the subscription is ``stale``: what it misses is
+                replayed from etcd, and it is ``live`` again when the callback's queue has all of it.
             on_state: called as ``on_state(state)`` when the state has become another, in order with changes.
 
         Returns once nothing can be missed any more. Raises `AccessDenied`, and `Unavailable` when etcd does
@@ -240,5 +251,8 @@ class EtcdMiddleware(Connection, LeafMapping, MutableMapping[str, Any]):
         return Mirror(self, self._space.place(path))
 
     def tree(self, path: str = "/") -> Tree | TreeList:
-        """The tree or list at a path as a live nested dict or list, which writes through."""
+        """The tree or list at a path as a live nested dict or list, which writes through.
+
+        Where nothing is yet it is a tree. Raises `NotATree` where a value is.
+        """
         return view(self._space, path)

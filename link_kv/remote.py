@@ -15,7 +15,6 @@ import os
 import queue
 import threading
 import uuid
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,7 @@ from link_kv.errors import (
     Conflict,
     DeadlineExceeded,
     LinkKVError,
+    LockLost,
     LockRefused,
     NotFound,
     Unavailable,
@@ -55,6 +55,8 @@ _TRIES = 1000
 """How often an item may move while it is to be changed."""
 _AGAIN = 1.0
 """Seconds after which a service that refused a link is asked again."""
+_PATIENCE = 1.0
+"""Seconds that a set waits at most for the item to show what the service wrote."""
 
 
 class Endpoints:
@@ -256,7 +258,7 @@ class Endpoints:
         """Have a handler called with what these services notify: the name, and what came."""
         self._notify = handler
         for service in services:
-            self._link(service, TIMEOUT)
+            self._hear(self._link(service, TIMEOUT))
 
     def _link(self, service: str, timeout: float) -> Link:
         with self._lock:
@@ -277,15 +279,18 @@ class Endpoints:
             if link is not None:
                 return link
             link = connection.link(service, timeout=timeout)
-            if self._notify is not None:
-                handler = self._notify
-                link.notification_handler = lambda *args, **kwargs: handler(service, *args, **kwargs)  # type: ignore[method-assign]
+            self._hear(link)
             with self._lock:
                 self._known(service)
                 self._links[service] = link
             return link
         finally:
             turn.release()
+
+    def _hear(self, link: Link) -> None:
+        handler, service = self._notify, link.service_name
+        if handler is not None:
+            link.notification_handler = lambda *args, **kwargs: handler(service, *args, **kwargs)  # type: ignore[method-assign]
 
     def _known(self, service: str) -> Link | None:
         if self._closed:
@@ -319,7 +324,7 @@ class Endpoints:
 
     # For items that are served
 
-    def refresh(self, item: Item, service: str, endpoint: str) -> Any:
+    def _refresh(self, item: Item, service: str, endpoint: str) -> Any:
         """The value of an item, asked afresh by its service."""
         reply = self._ask(service, endpoint, "get", {})
         if "value_raw" not in reply.payload:
@@ -327,13 +332,14 @@ class Endpoints:
         self._seen(item, reply)
         return reply.payload.get("value_raw")
 
-    def write(self, item: Item, value: Any, service: str, endpoint: str) -> None:
-        """Have an item's value set by its service; return once the item shows it."""
-        reply = self._ask(service, endpoint, "set", {"values": [value]})
+    def _write(self, item: Item, value: Any, service: str, endpoint: str) -> None:
+        """Have an item's value set by its service; return once the item shows it, or `_PATIENCE` is over."""
+        reply = self._ask(service, endpoint, "set", {"values": [value], **_held(item)})
+        _check_lock(item, reply)
         reply.result()
         self._seen(item, reply)
 
-    def change(self, item: Item, change: Callable[[Any], Any], service: str, endpoint: str) -> None:
+    def _change(self, item: Item, change: Callable[[Any], Any], service: str, endpoint: str) -> None:
         """Have an item's value replaced by its service, by what a function makes of it; atomically."""
         moved = return_codes["warning_no_action_taken"].code
         for _ in range(_TRIES):
@@ -342,7 +348,9 @@ class Endpoints:
                 value, revision = entry.value, entry.revision
             except NotFound:
                 value, revision = MISSING, 0
-            reply = self._ask(service, endpoint, "set", {"values": [change(value)], "if_revision": revision})
+            request = {"values": [change(value)], "if_revision": revision, **_held(item)}
+            reply = self._ask(service, endpoint, "set", request)
+            _check_lock(item, reply)
             if reply.return_code != moved:
                 reply.result()
                 self._seen(item, reply)
@@ -352,7 +360,23 @@ class Endpoints:
     def _seen(self, item: Item, reply: Reply) -> None:
         feed = item.store._feed
         if feed is not None and reply.revision:
-            feed.hub.wait(lambda: item.revision >= reply.revision or feed.state != "live", 1.0)
+            feed.hub.wait(lambda: item.revision >= reply.revision or feed.state != "live", _PATIENCE)
+
+
+def _held(item: Item) -> dict[str, Any]:
+    """What a service is to compare before it sets an item that was got under locks. Raises `LockLost` when
+    one is known to be lost.
+    """
+    space = item.store.client._space
+    if why := space.lost:
+        raise LockLost(f"{item.path}: {why}; nothing was set")
+    fences = space.fences
+    return {"if_held": [[fence.key, fence.created, fence.name] for fence in fences]} if fences else {}
+
+
+def _check_lock(item: Item, reply: Reply) -> None:
+    if "lost" in reply.payload:
+        raise LockLost(f"{item.path}: {reply.return_message}")
 
 
 class Alerts:
@@ -386,6 +410,8 @@ class Alerts:
         at = Place(path, client._space.prefix + path.encode(), client._space.prefix, (".link", "endpoints"))
         self._feed = self._hub.mirror(at)
         self._heard: dict[str, str] = {}
+        self._seen = 0
+        """The revision that was looked at last."""
         self._thread = threading.Thread(target=self._follow, name="link-kv-alerts", daemon=True)
         self._look()
         self._thread.start()
@@ -395,14 +421,12 @@ class Alerts:
         """The services that are heard now."""
         return sorted(name for name, state in self._heard.items() if state == "heard")
 
-    def _services(self) -> set[str]:
-        with self._hub.changed:
-            kvs = self._feed.replica.all()
-        return {served.service for _, held in kvs if (served := endpoint_names.read(held.value)) is not None}
-
     def _look(self) -> None:
         """Link with services that have come, and forget those that have gone."""
-        there = self._services()
+        with self._hub.changed:
+            self._seen = self._feed.replica.revision
+            kvs = self._feed.replica.all()
+        there = {served.service for _, held in kvs if (served := endpoint_names.read(held.value)) is not None}
         for name in sorted(there):
             if self._heard.get(name) != "heard":
                 self._tell(name, self._link(name))
@@ -430,12 +454,11 @@ class Alerts:
     def _follow(self) -> None:
         try:
             while not self._closed.is_set():
-                seen = self._feed.replica.revision
                 patient = None if all(state == "heard" for state in self._heard.values()) else _AGAIN
                 self._hub.wait(
-                    lambda seen=seen: (  # type: ignore[misc]
+                    lambda: (
                         self._closed.is_set()
-                        or self._feed.replica.revision != seen
+                        or self._feed.replica.revision != self._seen
                         or self._feed.error is not None
                     ),
                     patient,
@@ -454,11 +477,17 @@ class Alerts:
             self._queue.put(alert)
 
     def next(self, timeout: float | None = None) -> Alert | None:
-        """The next alert; None when none has come within ``timeout`` seconds, or it was closed."""
+        """The next alert; None when none has come within ``timeout`` seconds, or it was closed.
+
+        Raises what ended the following, such as `AccessDenied`. While etcd or a service is away none come
+        from there.
+        """
         try:
             found = self._queue.get(timeout=timeout)
         except queue.Empty:
             return None
+        if found is None or isinstance(found, Exception):
+            self._queue.put(found)  # for who asks again
         if isinstance(found, Exception):
             raise found
         return found
@@ -494,18 +523,17 @@ class Alerts:
         self.close()
 
 
-# One for each client
-
-_turn = threading.Lock()
-_of: weakref.WeakKeyDictionary[EtcdMiddleware, dict[int, Endpoints]] = weakref.WeakKeyDictionary()
+# One for each connection
 
 
 def endpoints_of(client: EtcdMiddleware) -> Endpoints:
-    """The links that a client's items share; closed with the client."""
-    with _turn:
-        by_process = _of.setdefault(client, {})
-        found = by_process.get(os.getpid())
-        if found is None:
-            found = by_process[os.getpid()] = Endpoints(client, "Item")
+    """The links that a client's items share, also with those of its locks; closed with the client."""
+    pid = os.getpid()
+    found: Endpoints | None = client._endpoints.get(pid)
+    if found is None:
+        # Of two threads that make one, both take the first's; one that is not used has started nothing.
+        new = Endpoints(client, "Item")
+        found = client._endpoints.setdefault(pid, new)
+        if found is new:
             client._at_close.append(found.close)
-        return found
+    return found

@@ -16,6 +16,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -399,7 +400,7 @@ class _Serving:
         self._registered = run(registry.register_service(ex, self._name, self.record, lease))
 
     def _sync(self, revision: int) -> bool:
-        return self._following.wait(lambda state: state.revision >= revision, _CATCH_UP)
+        return self._following.shows(revision, _CATCH_UP)
 
     def _check(self, link: str, secret: str) -> tuple[str, str]:
         if self._presence is not None and not self._presence.alive:
@@ -417,10 +418,12 @@ class _Serving:
         with self._closing:
             if self.over.is_set():
                 return
+            until = time.monotonic() + _GRACE
             self.host.close(_GRACE)
+            # Before the registration goes: clients soon leave a service that is not registered.
+            self._listener.close(max(1.0, until - time.monotonic()))
             assert self._presence is not None
             self._presence.close()
-            self._listener.close(1.0)
             self._following.close()
             self._client.close()
             self.over.set()

@@ -17,6 +17,7 @@ from link_kv._core.endpoints import names as endpoint_names
 from link_kv._core.endpoints.addressable import Addressable, log
 from link_kv._core.endpoints.alerts import Alert
 from link_kv._core.endpoints.due import same
+from link_kv._core.endpoints.handed import Handed
 from link_kv._core.endpoints.lockout import Held
 from link_kv._core.endpoints.names import Served
 from link_kv._core.endpoints.replies import timestamp
@@ -24,6 +25,7 @@ from link_kv._core.items import writes as itemwrites
 from link_kv._core.items.descriptions import PLAIN, Description
 from link_kv._core.items.store_state import Moment, write_stamp
 from link_kv._core.items.writes import Stamp
+from link_kv._core.leasing import locks
 from link_kv._core.leasing.presence import Presence
 from link_kv._core.operations import layer
 from link_kv._core.operations.behind import Behind
@@ -56,7 +58,7 @@ class Run:
         self._store: Store | None = None
         self._presence: Presence | None = None
         self._watching: list[Registration] = []
-        self._behind = Behind(f"provider {provider.name}", self._write)
+        self._behind = Behind(f"provider {provider.name}", self._write, self._lose)
         self._told: dict[str, dict[str, Any]] = {}
         """What the newest alert of each routing key carries."""
         self._telling = threading.Lock()
@@ -70,7 +72,7 @@ class Run:
         store._attach()
         endpoints = list(provider.endpoints.values())
         for endpoint in endpoints:
-            endpoint._kv_item = self._introduce(store, endpoint)
+            endpoint._kv_item, endpoint._kv_handed = self._introduce(store, endpoint), None
         self._presence = Presence(
             f"the endpoints of {provider.name}", lambda: new_lease(self.client, self._ttl), self._claim
         )
@@ -159,6 +161,10 @@ class Run:
             known.get(name),
         )
 
+    def lost(self, held: Any) -> str:
+        """The name of a lock that is not held any more, of some with their keys and tokens; '' for none."""
+        return run(locks.lost(self.client._exchange(), held))
+
     def close(self) -> None:
         """Write what is left, and give the names up."""
         for watching in self._watching:
@@ -175,10 +181,12 @@ class Run:
 
     # Written behind
 
-    def write_behind(self, item: Item, raw: Any) -> None:
+    def write_behind(self, item: Item, raw: Any) -> Handed:
         """Have an item show a polled value soon."""
         stamp = Stamp(write_stamp(time.time(), _writer(os.getpid())))
-        self._behind.add(item._segment, (layer(raw, item._at), stamp))
+        handed = Handed(item, raw)
+        self._behind.add(item._segment, (layer(raw, item._at), stamp, handed))
+        return handed
 
     def settle(self) -> None:
         """Wait until what was polled is written, so that it does not come after what is written now."""
@@ -197,18 +205,28 @@ class Run:
         store = self._store
         assert store is not None
         items: list[tuple[str, Any, Stamp]] = []
+        polled: list[Handed] = []
         besides: list[Operation] = []
         for kind, value in batch.items():
             if isinstance(kind, str):
-                items.append((kind, *value))
+                lay, stamp, handed = value
+                items.append((kind, lay, stamp))
+                polled.append(handed)
             else:
                 assert isinstance(kind, tuple)
                 besides.append(Put(alerts.key_of(self.client._space.prefix, kind[1]), alerts.dump(value)))
         ex = self.client._exchange()
         if items:
-            run(itemwrites.put_all(ex, store._at, items, besides))
+            revision = run(itemwrites.put_all(ex, store._at, items, besides))
+            for handed in polled:
+                handed.revision = revision
         else:
             run(ex.commit(Plan((), besides, guarded=True), f"alerts of {self._provider.name}"))
+
+    def _lose(self, kind: Hashable, value: Any) -> None:
+        """A value is not written: the item does not wait for it any more."""
+        if isinstance(kind, str):
+            value[2].revision = 0
 
     # Written past the service
 

@@ -99,8 +99,8 @@ class Session(SessionBase[threading.Event]):
     def put(self, path: str, value: Any) -> int:
         """Write a value that goes with the session, and return the revision.
 
-        Raises `LeaseLost` when the session is lost or closed. Refused below a list, where expiry would leave
-        a gap.
+        Raises `LeaseLost` when the session is lost or closed, and `ConfigError` below a list, where expiry
+        would leave a gap.
         """
         return run(self._lease.put(path, value))
 
@@ -160,7 +160,7 @@ class Lock(Mutex["EtcdMiddleware", threading.Event]):
         """Wait for the lock, for ``timeout`` seconds at most; whether it was got. 0 asks once.
 
         Asking itself may take a second, whatever ``timeout`` says, and at most the client's timeout; it
-        raises `Unavailable` when etcd does not answer. Giving up may take a second more. In the queue, an
+        raises `Unavailable` when etcd does not answer. Giving up may take 1.5 s more. In the queue, an
         etcd that does not answer is waited for. Raises `LockLost` when the place in the queue was lost,
         `LockRefused` when this very object is held already.
         """

@@ -17,13 +17,14 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
 try:
     from pydantic import BaseModel, ValidationError
     from pydantic.errors import PydanticInvalidForJsonSchema
+    from pydantic.json_schema import GenerateJsonSchema
     from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 except ModuleNotFoundError as error:
     raise ImportError("link_kv.settings needs pydantic-settings: pip install 'link_kv[pydantic]'") from error
@@ -39,7 +40,7 @@ from link_kv.errors import ConfigError, LinkKVError, PathError
 from link_kv.live import hub_of
 from link_kv.middleware import EtcdMiddleware
 from link_kv.sessions import Session
-from link_kv.tree import Place
+from link_kv.tree import Place, encode_name
 
 __all__ = ["EtcdSettingsSource", "Followed", "follow"]
 
@@ -51,6 +52,13 @@ _SOURCES = {
     "DotEnvSettingsSource": "dotenv file",
     "SecretsSettingsSource": "secrets directory",
 }
+
+
+class _Schema(GenerateJsonSchema):
+    """What settings accept, without their defaults: all who read etcd read it, and one may be a password."""
+
+    def default_schema(self, schema: Any) -> dict[str, Any]:
+        return self.generate_inner(schema["schema"])
 
 
 class _Building:
@@ -78,7 +86,7 @@ class EtcdSettingsSource(PydanticBaseSettingsSource):
             trees.
         client: the `EtcdMiddleware` to use; by default one is made for the reading, and closed.
 
-    A field of text gets the text as a person typed it, ``1.10``; a list also ``a, b``, and any field JSON.
+    A field of text gets the text as it is in etcd, ``1.10``; a list also ``a, b``, and any field JSON.
     What is below the path and no field counts as ``extra``. Raises `Unavailable` when etcd does not answer:
     that nothing is configured is only ever said by an etcd that answered. `follow` reads live.
     """
@@ -134,7 +142,7 @@ class Followed(Following[M], Generic[M]):
         self._in_force: _Building | None = None
         self._own: EtcdMiddleware | None = None
         try:
-            schema = model.model_json_schema()
+            schema = model.model_json_schema(schema_generator=_Schema)
         except PydanticInvalidForJsonSchema:
             schema = None  # some types have none; then changes cannot be checked beforehand
         self._begin(lambda: Session(client, TTL, renew=True)._lease, schema, client._at_close)
@@ -239,12 +247,21 @@ def _read(client: EtcdMiddleware, path: str) -> dict[str, Any]:
 
 
 def _elsewhere(sources: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Which fields sources before etcd give, and which."""
+    """What sources before etcd give, by its path, and which. Dicts of several sources are merged."""
     found: dict[str, str] = {}
     for source, values in sources.items():
-        for name in values:
-            found.setdefault(name, _SOURCES.get(source, source))
+        for path in _paths(values):
+            found.setdefault(path, _SOURCES.get(source, source))
     return found
+
+
+def _paths(values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        segment = encode_name(str(name))
+        if isinstance(value, dict):
+            yield from (f"{segment}/{path}" for path in _paths(value))
+        else:
+            yield segment
 
 
 def _sealed(model: type[M], at: Place, client: EtcdMiddleware) -> type[M]:

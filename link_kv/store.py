@@ -75,6 +75,7 @@ class Store(Mapping[str, Item]):
         self._feed: _Feed | None = None
         self._again = 0.0
         self._lock = threading.Lock()
+        """Held over a call to etcd by who opens the session."""
         self._session: Session | None = None
         self._setters: dict[int, ThreadPoolExecutor] = {}
 
@@ -125,15 +126,19 @@ class Store(Mapping[str, Item]):
         if item is not None or self._feed is None:
             return item
         # It may be newer than what the watch has told.
-        _, segment = run(itemwrites.spelling(Exchange(self.client._space), self._at, key))
+        revision, segment = run(itemwrites.spelling(Exchange(self.client._space), self._at, key))
         if segment is None:
             return None
-        feed = self._feed
-        feed.hub.wait(
-            lambda: self._state.find(key.lower()) is not None or feed.state != "live", feed.patience
-        )
-        item = self._state.find(key.lower())
-        if item is None:
+        feed, lower = self._feed, key.lower()
+
+        def decided() -> bool:
+            return self._state.find(lower) is not None or feed.state != "live"
+
+        told = feed._mirror._wait(revision, feed.patience, decided)
+        with self._still():
+            item = self._state.find(lower)
+        # When that revision was told and it is no item, it is housekeeping alone, or has gone meanwhile.
+        if item is None and not told:
             raise Unavailable(
                 f"{self.name}.{key}: is there, but the watch that would tell its value is {feed.state}"
             )
@@ -236,10 +241,11 @@ class Store(Mapping[str, Item]):
 
     def _later(self, write: Callable[[], None]) -> Future[None]:
         """Write in a thread, one after the other."""
-        with self._lock:
-            setter = self._setters.get(os.getpid())
-            if setter is None:
-                setter = self._setters[os.getpid()] = ThreadPoolExecutor(1, f"link-kv-set-{self.name}")
+        setter = self._setters.get(os.getpid())
+        if setter is None:
+            # Of two threads that make one, both take the first's; one that is not used has started nothing.
+            new = ThreadPoolExecutor(1, f"link-kv-set-{self.name}")
+            setter = self._setters.setdefault(os.getpid(), new)
         return setter.submit(write)
 
     def _hub(self) -> Hub:

@@ -74,6 +74,7 @@ class LeafMapping(Mapping[str, Any]):
             yield leaf.path, operations.leaf_value(leaf)
 
     def __len__(self) -> int:
+        """The number of leaves. Reads all keys."""
         return sum(1 for _ in self)
 
     def __bool__(self) -> bool:
@@ -228,7 +229,7 @@ class TreeList(trees.View, MutableSequence[Any]):
 
     A change other than an append reads all of it, and writes what differs in one transaction, guarded: two
     who change it at once both get what they asked for. Where one comes or goes, all behind it are written.
-    Compares by content. Thread-safe, as the client is.
+    Compares by content. Thread-safe, as the client is; on disconnect it raises what the client raises.
     """
 
     __hash__ = None  # type: ignore[assignment]
@@ -305,7 +306,8 @@ class Raw(MutableMapping[bytes, bytes]):
 
     Keys are whole: the prefix is part of them, and every key of the cluster can be named. Iterating, and
     counting, covers the client's prefix, housekeeping included, or the whole cluster where there is none.
-    No guard protects the layout here. Thread-safe.
+    No guard protects the layout here. Thread-safe, as the client is; on disconnect it raises what the client
+    raises.
     """
 
     def __init__(self, space: Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -48,6 +49,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
+
+
+@pytest.fixture(scope="session", autouse=True)
+def writes_wait_for_what_they_change() -> Iterator[None]:
+    """A write returns when the mirrors and items of its client show it, however busy the machine is."""
+    from link_kv import remote
+    from link_kv._core.watching import settle
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settle, "PATIENCE", 20.0)
+        patch.setattr(remote, "_PATIENCE", 20.0)
+        yield
 
 
 @pytest.fixture

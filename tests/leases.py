@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from link_kv import EtcdMiddleware, aio
+from link_kv._core.leasing.leases import Lease
 from link_kv._core.wire.config import Config
 from tests.processes import ask, until
 
@@ -56,14 +57,21 @@ def claims(client: EtcdMiddleware) -> list[bytes]:
     return [key for key in client.raw if b"/.link/locks/" in key]
 
 
+def kept_alive(lease: Lease[Any], times: int = 2) -> None:
+    """Wait until a lease was kept alive so many times more, or is lost."""
+    for _ in range(times):
+        expires = lease.expires
+        until(lambda expires=expires: lease.expires > expires or not lease.alive, lease.ttl + 20)  # type: ignore[misc]
+
+
 @contextmanager
 def nothing_left(endpoint: str) -> Iterator[None]:
-    """The block leaves no lease, no thread and no descriptor behind. What ends by itself has 5 s for it."""
+    """The block leaves no lease, no thread and no descriptor behind; what ends by itself is waited for."""
     before = leases(endpoint), threading.active_count(), len(os.listdir("/proc/self/fd"))
     yield
-    until(lambda: leases(endpoint) <= before[0], 5)
-    until(lambda: threading.active_count() <= before[1], 5)
-    until(lambda: len(os.listdir("/proc/self/fd")) <= before[2], 5)
+    until(lambda: leases(endpoint) <= before[0], 8)  # sooner than by themselves
+    until(lambda: threading.active_count() <= before[1])
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before[2])
 
 
 class Program:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from link_kv import EtcdMiddleware, Lock, local
+from link_kv._core.leasing import locks
 from link_kv._core.wire.calls import run
 from link_kv._core.wire.exchange import Exchange
 from link_kv.plan import Get
@@ -13,6 +16,12 @@ from tests.processes import ask, until
 
 BOUND = 15.0
 """Seconds after which something that should happen at once did not happen."""
+
+
+def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let asking for a lock, and giving it up, take longer than a second, as on a busy machine."""
+    monkeypatch.setattr(locks, "_ASK", BOUND)
+    monkeypatch.setattr(locks, "_BEYOND", BOUND)
 
 
 class Taker:

@@ -6,10 +6,14 @@ import base64
 import http.client
 import json
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def read(endpoint: str, path: str, body: object = None, *, tls: bool = False, timeout: float = 10) -> bytes:
@@ -58,6 +62,19 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s"
         time.sleep(0.01)
+
+
+def refuse_thread(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Have the next thread of this name fail to start, as where a process has as many as it may have."""
+    start = threading.Thread.start
+
+    def fails(thread: threading.Thread) -> None:
+        if thread.name == name:
+            monkeypatch.setattr(threading.Thread, "start", start)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
 
 
 def gone(pid: int) -> bool:

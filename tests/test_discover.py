@@ -184,8 +184,8 @@ def test_two_clusters_with_one_id_are_two(tmp_path: Path) -> None:
     try:
         found = []
         for number, (client_port, _) in enumerate(servers):
-            client = EtcdMiddleware(endpoints=[f"127.0.0.1:{client_port}"])
-            client["/s"] = {"a": number}
+            client = EtcdMiddleware(endpoints=[f"127.0.0.1:{client_port}"], timeout=20)
+            client["/s"] = {"a": number}  # as soon as it is there
             found.append(finding.find(client, "s"))
         one, two = found
         assert one is not None
@@ -239,11 +239,14 @@ def test_offline_descriptions_are_there_and_marked(server: local.LocalEtcd, tmp_
     for act in (lambda: item.set(5), lambda: item.register(print), lambda: item.get(refresh=True)):
         with pytest.raises(Unavailable, match=r"oven: .* could not be reached"):
             act()
-    # It is not asked for again and again.
-    again = time.monotonic()
-    assert get("oven.temp") is item
-    assert time.monotonic() - again < 1
-    assert again - start < 20
+    assert time.monotonic() - start < 20
+
+    def is_quick() -> bool:
+        again = time.monotonic()
+        assert get("oven.temp") is item
+        return time.monotonic() - again < 1
+
+    until(is_quick)  # it is not asked for again and again
     with pytest.raises(KeyError):
         get("oven.nothing")
     with local.start(tmp_path / "data", port=port(server)):

@@ -10,13 +10,14 @@ import doctest
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 
 import pytest
-from sybil import Example, Sybil
+from sybil import Document, Example, Region, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 from link_kv import EtcdMiddleware, items
@@ -26,6 +27,27 @@ from link_kv.local import LocalEtcd
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")])
 COMPARE = doctest.ELLIPSIS
+SECONDS = 60
+"""Within which each command ends."""
+
+
+def run_command(command: str) -> tuple[int | None, str]:
+    """Its status and what it says; where it hangs no status, and in what lines its programs stand then."""
+    with subprocess.Popen(
+        ["bash", "-uo", "pipefail", "-c", command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+        start_new_session=True,
+    ) as shell:
+        try:
+            said, _ = shell.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(shell.pid, signal.SIGABRT)
+            return None, shell.communicate()[0]
+    return shell.returncode, said
 
 
 def run_session(example: Example) -> str | None:
@@ -35,25 +57,33 @@ def run_session(example: Example) -> str | None:
         return "a console block starts with `$ ` and a command"
     for step in steps:
         command, _, expected = step.partition("\n")
-        done = subprocess.run(
-            ["bash", "-uo", "pipefail", "-c", command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            timeout=60,
-            check=False,
-        )
-        if not doctest.OutputChecker().check_output(expected, done.stdout, COMPARE):
-            return f"$ {command}\n--- expected\n{expected}--- got (exit {done.returncode})\n{done.stdout}"
-        if done.returncode and not expected:
-            return f"$ {command}\nexit {done.returncode}, with nothing printed"
+        status, said = run_command(command)
+        if status is None:
+            return f"$ {command}\ndid not end within {SECONDS} s\n{said}"
+        if not doctest.OutputChecker().check_output(expected, said, COMPARE):
+            return f"$ {command}\n--- expected\n{expected}--- got (exit {status})\n{said}"
+        if status and not expected:
+            return f"$ {command}\nexit {status}, with nothing printed"
     return None
+
+
+def files_to_save(document: Document) -> Iterator[Region]:
+    """The blocks below `<!-- save: NAME -->`: the reader saves them under this name, and so does the test."""
+    for found in re.finditer(
+        r"<!-- save: (\S+) -->\n\n```\w+\n(.*?)^```$", document.text, re.DOTALL | re.MULTILINE
+    ):
+        yield Region(found.start(), found.end(), found.groups(), save)
+
+
+def save(example: Example) -> None:
+    name, text = example.parsed
+    Path(name).write_text(text, encoding="utf-8")
 
 
 EXAMPLES = Sybil(
     [
         SkipParser(),
+        files_to_save,
         PythonCodeBlockParser(doctest_optionflags=COMPARE),
         CodeBlockParser("console", run_session),
     ],

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +34,10 @@ from link_kv import (
     PathError,
     Reading,
     Refused,
+    Session,
     Store,
     TooLarge,
+    Unavailable,
     get,
     local,
 )
@@ -158,6 +161,22 @@ def test_a_closed_clients_instances_are_dropped(etcd: Etcd, etcd_client: EtcdMid
     assert new.state == "live"
 
 
+def test_stores_of_closed_clients_are_let_go(etcd: Etcd, etcd_client: EtcdMiddleware) -> None:
+    etcd_client["/s"] = {"a": 1}
+    client = EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_client.prefix)
+    item = get("s.a", client=client)
+    key = items_module._registry[item.store]
+    store = weakref.ref(item.store)
+    gc.collect()
+    assert get("s.a", client=client) is item
+    client.close()
+    del client, item
+    until(lambda: (gc.collect(), store() is None)[1])
+    assert key not in items_module._registry.values()
+    assert key not in items_module._turns
+    assert get("s.a", client=etcd_client).state == "live"
+
+
 @pytest.mark.parametrize("first", ["plain", "fenced"])
 def test_under_a_lock_they_are_others(etcd_client: EtcdMiddleware, etcd: Etcd, first: str) -> None:
     """Whoever asks first: what is written under a lock is fenced, and what is not is not."""
@@ -250,6 +269,37 @@ def test_a_key_that_was_just_made_is_found(store: Store, other: EtcdMiddleware) 
         assert store[f"new{number}"] == number
     other[f"/Oven/{'x' * 5}"] = {"deep": {"tree": 1}}
     assert store["XXXXX"].value == {"deep": {"tree": 1}}
+
+
+def test_what_has_housekeeping_alone_is_no_item(etcd: Etcd, etcd_client: EtcdMiddleware) -> None:
+    etcd_client["/s"] = {"a": 1, "k": {"x": 0}}
+    store = get("s", client=etcd_client)
+    with EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_client.prefix + "/s") as inner:
+        get("k.x", client=inner).set(1)
+        del inner["/k/x"]
+    assert keys(etcd_client, "/s/k/") == ["/s/k/.link/at/x"]
+    until(lambda: len(store) == 1)
+    etcd_client["/elsewhere"] = 1  # etcd is further than the watch knows
+    assert "k" not in store
+    assert store.get("k") is None
+    with pytest.raises(NotFound, match=r"s\.k: no such key"):
+        get("s.k", client=etcd_client)
+
+
+def test_a_key_that_goes_while_it_is_looked_for_is_not_found(
+    store: Store, other: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spelling = itemwrites.spelling
+
+    async def and_then_it_goes(*given: Any) -> tuple[int, str | None]:
+        other["/Oven/brief"] = 1
+        found = await spelling(*given)
+        gone = other.delete("/Oven/brief")
+        until(lambda: store.revision >= gone)
+        return found
+
+    monkeypatch.setattr(itemwrites, "spelling", and_then_it_goes)
+    assert "brief" not in store
 
 
 def test_two_spellings_of_a_key_raise_an_error_that_names_both(store: Store, other: EtcdMiddleware) -> None:
@@ -503,8 +553,7 @@ def test_callbacks_have_handles_of_their_own(store: Store) -> None:
     one.close()
     item.set(22)
     assert heard.wait(3) == [21, 21, 22]
-    assert other.stats.delivered == 2
-    assert other.revision == item.revision
+    until(lambda: other.stats.delivered == 2 and other.revision == item.revision)
 
 
 def test_an_equal_value_is_told_too(store: Store) -> None:
@@ -564,6 +613,15 @@ def test_a_deadband_leaves_out_what_is_small(store: Store) -> None:
         assert waiting.result(20)
 
 
+def test_a_deadband_counts_from_what_was_there(store: Store) -> None:
+    item = store.describe("TEMP", type="numeric", deadband=0.5)
+    heard = Heard()
+    item.register(heard)
+    for value in (20.1, 20.6):
+        item.set(value)
+    assert heard.wait(1) == [20.6]
+
+
 def test_an_odd_number_ends_nothing(store: Store, other: EtcdMiddleware) -> None:
     item = store.describe("TEMP", type="numeric", deadband=0.5)
     heard = Heard()
@@ -598,7 +656,7 @@ def test_a_change_that_cannot_be_taken_ends_its_listener_alone(
     assert handle.state == "lost"
     item.set(2)
     assert other.wait(2) == [1, 2]
-    assert "a change could not be taken" in caplog.text
+    until(lambda: "a change could not be taken" in caplog.text)
     # When the store itself cannot take it, the rest of the client goes on.
     with store.client.mirror("/Oven") as mirror:
         monkeypatch.setattr(store._state, "apply", fails)
@@ -717,6 +775,32 @@ def test_a_set_that_is_not_waited_for(store: Store) -> None:
     assert heard.wait(20) == list(range(20))
     with pytest.raises(EncodeError):
         item.set(object(), wait=False)
+
+
+def test_a_set_that_is_not_waited_for_does_not_wait_for_a_lease(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def held_up(*given: Any) -> Session:
+        entered.set()
+        assert go_on.wait(20)
+        return Session(*given)
+
+    monkeypatch.setattr("link_kv.store.Session", held_up)
+    operator = store.describe("operator", type="string", persist=False)
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            first = operator.set("Ada", wait=False)
+            assert entered.wait(20)
+            second = pool.submit(store["temp"].set, 5, wait=False).result(10)
+        finally:
+            go_on.set()
+    assert first is not None
+    assert second is not None
+    first.result(20)
+    second.result(20)
+    assert (store["operator"], store["temp"]) == ("Ada", 5)
 
 
 @pytest.mark.parametrize("wait", [True, False])
@@ -1086,7 +1170,7 @@ def test_history_that_is_gone_is_made_up_for(server: local.LocalEtcd) -> None:
         assert [each.wait(1) for each in heard] == [[3], [MISSING], [{"x": 1, "y": 2}]]
         assert store["a"] == 3
         assert "b" not in store
-        assert store.state == "live"
+        until(lambda: store.state == "live")
         assert [handle.stats.gaps for handle in handles] == [1, 1, 1]
         until(lambda: [handle.state for handle in handles] == ["live"] * 3)  # the one that is gone as well
         proxy.close()
@@ -1098,7 +1182,7 @@ def test_history_that_is_gone_is_made_up_for(server: local.LocalEtcd) -> None:
 def test_a_child_that_is_forked_while_a_store_is_opened_gets_it_and_writes(
     store: Store, etcd_client: EtcdMiddleware
 ) -> None:
-    [key] = [key for key, stores in items_module._registry.items() if store in stores]
+    key = items_module._registry[store]
     item = store.describe("child", persist=False, initial=1)
     with items_module._turn(key), items_module._registry_lock, store._lock:
         child = os.fork()
@@ -1113,6 +1197,40 @@ def test_a_child_that_is_forked_while_a_store_is_opened_gets_it_and_writes(
                 os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert item.wait(2, 20)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_that_is_forked_while_changes_come_waits_for_no_lock(
+    store: Store, other: EtcdMiddleware
+) -> None:
+    handle, feed = store["temp"].register(print), store._feed
+    assert feed is not None
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with feed.hub.changed, handle._lock:
+            held.set()
+            assert go_on.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(hold)
+        assert held.wait(20)
+        other["/Oven/fresh"] = 1
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                signal.alarm(60)
+                with pytest.raises(Unavailable, match="watch that would tell its value is lost"):
+                    store["fresh"]
+                assert handle.stats.delivered == 0
+                status = 0
+            finally:
+                os._exit(status)
+        go_on.set()
+        holding.result(20)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")

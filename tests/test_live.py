@@ -32,7 +32,7 @@ from link_kv._core.watching.watch_machine import Phase
 from link_kv.live import Batch, Subscription, hub_of
 from link_kv.tree import MISSING, place
 from tests.live.inbox import Inbox
-from tests.processes import until
+from tests.processes import refuse_thread, until
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_callback_gets_each_change(etcd_client: EtcdMiddleware, other: EtcdMid
         stats = subscription.stats
         assert (stats.delivered, stats.coalesced, stats.gaps, stats.reconnects) == (3, 0, 0, 0)
         assert stats.callback_errors == 0
-        assert stats.lag == 0.0
+        until(lambda: subscription.stats.lag == 0.0)
 
 
 def test_a_tree_arrives_whole(etcd_client: EtcdMiddleware, other: EtcdMiddleware) -> None:
@@ -132,7 +132,7 @@ def test_an_identical_value_is_a_change(etcd_client: EtcdMiddleware, other: Etcd
 def test_what_expires_is_told(etcd_client: EtcdMiddleware, other: EtcdMiddleware) -> None:
     inbox = Inbox()
     etcd_client.subscribe("/a", inbox)
-    other.put("/a/x", 1, ttl=1)
+    other.put("/a/x", 1, ttl=4)
     gone = inbox.wait(2)[1]
     assert (gone.kind, gone.path, gone.value, gone.previous) == ("delete", "/a/x", MISSING, 1)
 
@@ -181,7 +181,7 @@ def test_closing_the_client_ends_all(etcd: Any, etcd_prefix: str) -> None:
     assert states.wait(1) == ["lost"]
     assert (subscription.state, mirror.state, changes.state) == ("lost", "lost", "lost")
     assert list(changes) == []
-    assert threading.active_count() < before
+    until(lambda: threading.active_count() < before)
     for attempt in (
         lambda: client.subscribe("/a", print),
         lambda: client.mirror("/a"),
@@ -189,6 +189,20 @@ def test_closing_the_client_ends_all(etcd: Any, etcd_prefix: str) -> None:
     ):
         with pytest.raises(Closed):
             attempt()
+
+
+@pytest.mark.parametrize("policy", ["all", "latest"])
+def test_the_end_is_told_whatever_the_rate(etcd: Any, etcd_prefix: str, policy: Any) -> None:
+    client = EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix)
+    states, heard = Inbox(), Inbox()
+    subscription = client.subscribe("/a", heard, policy=policy, max_hz=0.01, on_state=states)
+    client["/a"] = 1
+    heard.wait(1)
+    client["/a"] = 2
+    until(lambda: subscription._queue.size and hub_of(client).dispatcher._later)
+    client.close()
+    assert states.wait(1) == ["lost"]
+    assert [change.value for change in heard.wait(2)] == [1, 2]
 
 
 def test_a_callback_may_close_the_client(etcd: Any, etcd_prefix: str) -> None:
@@ -241,6 +255,29 @@ def test_a_callback_may_raise(
     assert ["/a/x" in record.getMessage() for record in logged] == [True, False]
     assert logged[0].exc_info
     assert "cannot take 1" in str(logged[0].exc_info[1])
+
+
+def test_a_log_that_raises_ends_nothing(etcd_client: EtcdMiddleware, other: EtcdMiddleware) -> None:
+    inbox = Inbox()
+
+    def raising(change: Change) -> None:
+        inbox(change)
+        raise ValueError("no")
+
+    def fails(record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError
+
+    subscription = etcd_client.subscribe("/a", raising)
+    log = logging.getLogger("link_kv.live")
+    log.addFilter(fails)
+    try:
+        other["/a"] = 1
+        other["/a"] = 2
+        assert [change.value for change in inbox.wait(2)] == [1, 2]
+        until(lambda: subscription.stats.delivered == 2)
+    finally:
+        log.removeFilter(fails)
+    assert (subscription.state, subscription.stats.callback_errors) == ("live", 2)
 
 
 def test_a_callback_may_subscribe_write_and_close(etcd_client: EtcdMiddleware) -> None:
@@ -354,6 +391,29 @@ def test_max_hz_bounds_the_rate(etcd_client: EtcdMiddleware, other: EtcdMiddlewa
     assert [change.value for change in every.wait(50)] == list(range(50))
 
 
+def test_taking_is_no_part_of_the_interval_of_max_hz(
+    etcd_client: EtcdMiddleware, other: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: list[float] = []
+    subscription = etcd_client.subscribe("/a", lambda change: times.append(time.monotonic()), max_hz=5)
+    take, slow, go = subscription._take, [0.15], threading.Event()
+
+    def slowly() -> Any:
+        assert go.wait(20)
+        if slow:
+            time.sleep(slow.pop())
+        return take()
+
+    monkeypatch.setattr(subscription, "_take", slowly)
+    other["/a"] = 1
+    until(lambda: subscription._queue.size == 1)
+    go.set()
+    until(lambda: times)
+    other["/a"] = 2
+    until(lambda: len(times) == 2)
+    assert times[1] - times[0] > 0.19
+
+
 def test_a_full_queue_is_replayed(
     etcd_client: EtcdMiddleware, other: EtcdMiddleware, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -377,13 +437,34 @@ def test_a_full_queue_is_replayed(
     assert [change.previous for change in changes[7:]] == list(range(93))
     assert changes == quick.items
     until(lambda: subscription.state == "live")
-    states.until(lambda items: items[-1] == "live")
+    states.until(lambda items: items and items[-1] == "live")
     assert states.items[:2] == ["stale", "live"]
     assert subscription.stats.gaps == 0
-    assert any("queue is full" in record.getMessage() for record in caplog.records)
+    until(lambda: any("queue is full" in record.getMessage() for record in list(caplog.records)))
     other["/a/x"] = "last"
     assert inbox.wait(101)[-1].value == "last"
-    assert len(hub_of(etcd_client)._machine.watches) == 1
+    until(lambda: len(hub_of(etcd_client)._machine.watches) == 1)
+
+
+def test_a_replay_is_stale_until_it_has_caught_up(etcd_client: EtcdMiddleware, other: EtcdMiddleware) -> None:
+    release, inbox, quick, told = threading.Event(), Inbox(), Inbox(), Inbox()
+
+    def slow(change: Change) -> None:
+        release.wait(20)
+        inbox(change)
+
+    subscription = etcd_client.subscribe(
+        "/a", slow, queue=10, on_state=lambda state: told((state, len(inbox.items)))
+    )
+    etcd_client.subscribe("/a", quick)  # it keeps the watch that both share
+    for number in range(100):
+        other["/a"] = number
+    quick.wait(100)
+    assert subscription.state == "stale"
+    release.set()
+    inbox.wait(100)
+    told.until(lambda items: items and items[-1][0] == "live")
+    assert [delivered for state, delivered in told.items if state == "live"] == [100]
 
 
 def test_a_full_queue_of_the_only_one(etcd_client: EtcdMiddleware, other: EtcdMiddleware) -> None:
@@ -436,6 +517,7 @@ def test_who_joins_what_is_replayed_waits_until_it_is_there(
     first = other.put("/a", 0)
     other["/a"] = 1
     changes = etcd_client.watch("/a", revision=first)
+    assert [next(changes).value for _ in range(2)] == [0, 1]  # it is open before etcd sends the past
     feed = changes.feed
     assert feed is not None
     with hub.changed:
@@ -460,8 +542,20 @@ def test_watch_iterates(etcd_client: EtcdMiddleware, other: EtcdMiddleware) -> N
         assert next(changes) == Change("/a/x", 1, MISSING, first, "put", False)
         assert next(changes) == Change("/a/y", 2, MISSING, second, "put", False)
         assert changes.revision == second
-        assert changes.state == "live"
+        until(lambda: changes.state == "live")
     assert list(changes) == []
+
+
+def test_the_end_of_an_iteration_is_told_each_time(etcd: Any, etcd_prefix: str) -> None:
+    client = EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix)
+    changes = client.watch("/a")
+    client["/a"] = 1
+    until(lambda: changes.stats.lag > 0)
+    client.close()
+    ended = Inbox()
+    threading.Thread(target=lambda: [ended(next(changes, None)) for _ in range(4)], daemon=True).start()
+    first, *others = ended.wait(4)
+    assert (first.value, others) == (1, [None] * 3)
 
 
 def test_closing_from_elsewhere_ends_the_iteration(etcd_client: EtcdMiddleware) -> None:
@@ -474,6 +568,20 @@ def test_closing_from_elsewhere_ends_the_iteration(etcd_client: EtcdMiddleware) 
     changes.close()
     thread.join(20)
     assert not thread.is_alive()
+
+
+def test_closing_just_before_an_iteration_waits_ends_it(
+    etcd_client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = etcd_client.watch("/a")
+    etcd_client["/a"] = 1
+    next(changes)  # from now on it is awake
+    changes._came.clear()  # as when it had waited for that
+    take = changes._take
+    monkeypatch.setattr(changes, "_take", lambda: (changes.close(), take())[1])
+    ended = Inbox()
+    threading.Thread(target=lambda: ended(next(changes, None)), daemon=True).start()
+    assert ended.wait(1) == [None]
 
 
 def test_the_past_is_replayed_from_a_revision_on(etcd_client: EtcdMiddleware, other: EtcdMiddleware) -> None:
@@ -633,6 +741,17 @@ def test_a_mirror_is_waited_for_until_a_revision_that_changed_nothing_in_it(
     ]
 
 
+def test_a_closed_mirror_stays_as_it_is(etcd_client: EtcdMiddleware) -> None:
+    etcd_client["/a/x"] = 1
+    one, two = etcd_client.mirror("/a"), etcd_client.mirror("/a")
+    revision = one.revision
+    one.close()
+    etcd_client["/a"] = {"x": 2, "y": 3}
+    assert two.snapshot() == {"x": 2, "y": 3}
+    assert (one.snapshot(), dict(one), one.revision) == ({"x": 1}, {"x": 1}, revision)
+    assert (one.state, len(one), one.wait(10**15, 20)) == ("lost", 1, False)
+
+
 def test_writes_wait_for_no_mirror_once_all_are_closed(etcd_client: EtcdMiddleware) -> None:
     one, two = etcd_client.mirror("/a"), etcd_client.mirror("/a")
     one.close()
@@ -714,6 +833,80 @@ def test_a_thread_that_fails_is_told_of(
     until(lambda: "link-kv-watch-reads" not in [thread.name for thread in threading.enumerate()])
 
 
+def test_a_hub_that_has_failed_lets_all_go_when_its_client_is_closed(
+    etcd: Any, etcd_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*given: Any) -> None:
+        raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr(asker, "read_range", fails)
+    with EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix) as client:
+        hub = hub_of(client)
+        with pytest.raises(LinkKVError, match="odd"):
+            client.mirror("/b")
+    assert hub._space.caller.closed
+    until(lambda: hub.dispatcher.workers == 0)
+
+
+def test_a_thread_that_calls_back_and_could_not_start_is_started_later(
+    etcd_client: EtcdMiddleware, other: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = Inbox(), Inbox()
+    subscription = etcd_client.subscribe("/a", one)
+    etcd_client.subscribe("/b", two)
+    refuse_thread(monkeypatch, "link-kv-callbacks")
+    other["/a"] = 1
+    until(lambda: hub_of(etcd_client).dispatcher._ready)
+    assert one.items == []
+    other["/b"] = 2
+    other["/b"] = 3
+    assert [change.value for change in two.wait(2)] == [2, 3]
+    assert [change.value for change in one.wait(1)] == [1]
+    assert subscription.state == "live"
+
+
+def test_a_thread_that_reads_and_could_not_start_is_started_with_the_next_watch(
+    etcd: Any, etcd_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = Inbox()
+    with EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix) as client:
+        first = client.put("/a", 0)
+        for attempt in (
+            lambda: client.subscribe("/a", inbox),
+            lambda: client.watch("/a", revision=first),
+            lambda: client.mirror("/a"),
+        ):
+            refuse_thread(monkeypatch, "link-kv-watch")
+            with pytest.raises(Unavailable, match="can't start new thread"):
+                attempt()
+        subscription = client.subscribe("/a", inbox)
+        client["/a"] = 1
+        assert inbox.wait(1)[0].value == 1
+        until(lambda: hub_of(client)._asker.thread is None)  # it has nothing to ask
+        refuse_thread(monkeypatch, "link-kv-watch-reads")
+        with client.mirror("/b") as mirror:
+            client["/b"] = 2
+            assert mirror[""] == 2
+        until(lambda: subscription.state == "live")
+
+
+def test_a_replay_that_cannot_begin_is_told_of(
+    etcd_client: EtcdMiddleware, other: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states, release = Inbox(), threading.Event()
+    etcd_client.subscribe("/a", lambda change: release.wait(20), queue=3, on_state=states)
+    for number in range(10):
+        other["/a"] = number
+    until(lambda: hub_of(etcd_client)._reader is None)  # nothing is left to watch
+    refuse_thread(monkeypatch, "link-kv-watch")
+    release.set()
+    assert states.wait(2) == ["stale", "lost"]
+    inbox = Inbox()
+    etcd_client.subscribe("/a", inbox)
+    other["/a"] = 10
+    assert inbox.wait(1)[0].value == 10
+
+
 def test_a_forked_child_does_not_share_the_stream(etcd_client: EtcdMiddleware) -> None:
     inbox = Inbox()
     subscription = etcd_client.subscribe("/a", inbox)
@@ -747,7 +940,7 @@ def test_a_forked_child_does_not_share_the_stream(etcd_client: EtcdMiddleware) -
     assert [change.value for change in inbox.wait(2)] == [1, 2]
     etcd_client["/a"] = 3
     assert [change.value for change in inbox.wait(3)] == [1, 2, 3]
-    assert subscription.state == mirror.state == changes.state == "live"
+    until(lambda: subscription.state == mirror.state == changes.state == "live")
     assert next(changes).value == 1
 
 

@@ -219,9 +219,9 @@ def test_a_server_that_neither_serves_nor_ends(
         "sleep 1000",
         "exit 0",
     )
-    monkeypatch.setattr(local, "_READY_SECONDS", 1.0)
+    monkeypatch.setattr(local, "_READY_SECONDS", 3.0)
     monkeypatch.setattr(local, "_STOP_SECONDS", 0.2)
-    with pytest.raises(LocalEtcdError, match="was not ready within 1 s") as caught:
+    with pytest.raises(LocalEtcdError, match="was not ready within 3 s") as caught:
         local.start(binary=mute)
     found = re.search(r"(\d+) and nothing more", str(caught.value))
     assert found is not None

@@ -20,7 +20,7 @@ from link_kv.errors import (
     Unavailable,
 )
 from tests.leases import Program, claims, connect, leases
-from tests.locking import BOUND, Taker, leader_of
+from tests.locking import BOUND, Taker, be_patient, leader_of
 from tests.processes import until
 from tests.wire.proxy import Proxy
 
@@ -47,7 +47,7 @@ def test_closing_the_client_ends_the_waiting(
         client = connect(endpoint, etcd_prefix)
         taker = Taker(Lock(client, "name", ttl=60)).waits(etcd_client, 1)
         client.close()
-        assert taker.done.wait(5)
+        assert taker.done.wait(BOUND)
         assert isinstance(taker.error, Closed)
 
 
@@ -79,12 +79,12 @@ def test_waiting_goes_on_while_the_leader_changes(etcd_prefix: str) -> None:
 def test_waiting_for_a_while_ends_in_time_though_etcd_does_not_answer(
     etcd_client: EtcdMiddleware, proxy: Proxy, etcd_prefix: str
 ) -> None:
-    with connect(proxy.endpoint, etcd_prefix, timeout=5.0) as client, Lock(etcd_client, "name"):
+    with connect(proxy.endpoint, etcd_prefix, timeout=20.0) as client, Lock(etcd_client, "name"):
         began = time.monotonic()
-        taker = Taker(Lock(client, "name", ttl=60), timeout=2).waits(etcd_client, 1)
+        taker = Taker(Lock(client, "name", ttl=60), timeout=4).waits(etcd_client, 1)
         proxy.hold()
         assert taker.done.wait(BOUND)
-        assert 2 <= time.monotonic() - began < 4.5  # and a second for letting go
+        assert 4 <= time.monotonic() - began < 10  # and a second for letting go
         assert taker.got is False
         proxy.release()
 
@@ -99,14 +99,14 @@ def test_asking_an_etcd_that_does_not_answer_ends_in_time(
         began = time.monotonic()
         with pytest.raises(Unavailable):
             Lock(client, "name", ttl=60).acquire(timeout)
-        assert time.monotonic() - began < max(1.0, timeout) + 3  # two seconds for letting go
+        assert time.monotonic() - began < max(1.0, timeout) + 10  # two seconds for letting go
         proxy.release()
 
 
 def test_a_place_in_the_queue_whose_answer_was_lost_is_taken_all_the_same(
     etcd_client: EtcdMiddleware, proxy: Proxy, endpoint: str, etcd_prefix: str
 ) -> None:
-    with connect(proxy.endpoint, etcd_prefix, timeout=2.0) as client:
+    with connect(proxy.endpoint, etcd_prefix, timeout=20.0) as client:
         client["/warm"] = 1
         lock = Lock(client, "name", ttl=30)
         muted = threading.Event()
@@ -141,16 +141,17 @@ def test_a_place_in_the_queue_whose_answer_was_lost_is_taken_all_the_same(
 
 
 def test_a_lock_of_a_killed_process_is_free_after_its_ttl(
-    etcd_client: EtcdMiddleware, endpoint: str, etcd_prefix: str
+    etcd_client: EtcdMiddleware, endpoint: str, etcd_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    be_patient(monkeypatch)
     source = (
-        "from link_kv import Lock\nlock = Lock(client, 'name', ttl=2)\nlock.acquire()\nsay('held')\nhear()"
+        "from link_kv import Lock\nlock = Lock(client, 'name', ttl=5)\nlock.acquire()\nsay('held')\nhear()"
     )
     with Program(source, endpoint, etcd_prefix) as program:
         program.expect("held")
         assert not Lock(etcd_client, "name").acquire(0)
         program.signal(signal.SIGKILL)
-        assert Lock(etcd_client, "name").acquire(10)
+        assert Lock(etcd_client, "name").acquire(20)
 
 
 def test_ctrl_c_ends_the_waiting_and_leaves_nothing(
@@ -172,7 +173,7 @@ except KeyboardInterrupt:
             program.signal(signal.SIGINT)
             program.expect("interrupted False")
             assert claims(etcd_client) == mine
-            assert leases(endpoint) == known
+            assert leases(endpoint) <= known  # those of others may have expired
             assert program.finish() == 0
         assert lock.held
 
@@ -186,9 +187,9 @@ import signal
 from link_kv import Lock
 client.get('/warm')
 lock = Lock(client, 'name', ttl=3600)
-signal.setitimer(signal.ITIMER_REAL, 0.0005 + float(arguments[0]))
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 try:
+    signal.setitimer(signal.ITIMER_REAL, 0.0005 + float(arguments[0]))
     lock.acquire()
     time.sleep(5)
 except KeyboardInterrupt:
@@ -201,7 +202,7 @@ say('done')
     with Program(source, endpoint, etcd_prefix, str(after)) as program:
         program.expect("done")
         assert claims(etcd_client) == []
-        until(lambda: leases(endpoint) <= known, 3)
+        until(lambda: leases(endpoint) <= known)
 
 
 def test_a_forked_child_does_not_hold_what_its_parent_holds(
@@ -210,8 +211,11 @@ def test_a_forked_child_does_not_hold_what_its_parent_holds(
     source = """
 from link_kv import Lock
 from link_kv.errors import LockLost
-lock = Lock(client, 'name', ttl=2)
-other = Lock(client, 'other', ttl=2)
+from link_kv._core.leasing import locks
+from tests.leases import kept_alive
+locks._ASK = 20
+lock = Lock(client, 'name', ttl=5)
+other = Lock(client, 'other', ttl=5)
 lock.acquire()
 fenced = lock.client
 fenced['/parent'] = 1
@@ -231,7 +235,7 @@ if child == 0:
     os._exit(0)
 os.waitpid(child, 0)
 say(lock.held)
-time.sleep(3)
+kept_alive(lock._acquired().lease)
 fenced['/parent'] = 2
 lock.release()
 say('released')

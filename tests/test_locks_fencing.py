@@ -238,17 +238,17 @@ def test_what_the_block_raises_goes_before_that(etcd_client: EtcdMiddleware, end
 def test_a_holder_that_is_cut_off_knows_at_its_deadline(
     etcd_client: EtcdMiddleware, proxy: Proxy, etcd_prefix: str
 ) -> None:
-    with connect(proxy.endpoint, etcd_prefix, timeout=1.0) as client:
-        lock = Lock(client, "name", ttl=2)
+    with connect(proxy.endpoint, etcd_prefix, timeout=20.0) as client:
+        lock = Lock(client, "name", ttl=5)
         lock.acquire()
         token, fenced = lock.token, lock.client
         proxy.hold()
-        assert lock.lost.wait(5)
+        assert lock.lost.wait(BOUND)
         assert not lock.held
         began = time.monotonic()
         with pytest.raises(LockLost, match="lost"):
             fenced["/a"] = 1
-        assert time.monotonic() - began < 0.5  # without asking etcd
+        assert time.monotonic() - began < 10  # without asking etcd
         with Lock(etcd_client, "name") as other:
             assert other.token > token
         proxy.cut()
@@ -260,7 +260,7 @@ def test_a_holder_that_is_cut_off_knows_at_its_deadline(
 
 def test_a_place_in_the_queue_that_is_lost_is_told(etcd_client: EtcdMiddleware, endpoint: str) -> None:
     with Lock(etcd_client, "name") as lock:
-        taker = Taker(Lock(etcd_client, "name", ttl=2)).waits(etcd_client, 1)
+        taker = Taker(Lock(etcd_client, "name", ttl=5)).waits(etcd_client, 1)
         (waiting,) = set(claims(etcd_client)) - {lock._acquired()._key}
         revoke(endpoint, lease_of(etcd_client, waiting))
         assert taker.done.wait(BOUND)
@@ -270,7 +270,7 @@ def test_a_place_in_the_queue_that_is_lost_is_told(etcd_client: EtcdMiddleware, 
 
 def test_a_place_in_the_queue_that_is_deleted_is_told(etcd_client: EtcdMiddleware, endpoint: str) -> None:
     with Lock(etcd_client, "name") as lock:
-        taker = Taker(Lock(etcd_client, "name", ttl=2)).waits(etcd_client, 1)
+        taker = Taker(Lock(etcd_client, "name", ttl=5)).waits(etcd_client, 1)
         (waiting,) = set(claims(etcd_client)) - {lock._acquired()._key}
         delete(endpoint, waiting)
         assert taker.done.wait(BOUND)

@@ -52,6 +52,21 @@ def test_every_request_of_administrators_is_listed() -> None:
     assert sorted(listed) == sorted(REQUESTS)
 
 
+def test_every_name_of_the_package_is_listed() -> None:
+    """But for errors, which have a module of their own."""
+    text = page("reference/api.md")
+    names = [name for name in link_kv.__all__ if not hasattr(link_kv.errors, name)]
+    assert not [name for name in names if f"`{name}`" not in text]
+
+
+def test_every_call_of_the_mapping_is_listed() -> None:
+    text = page("reference/mapping.md")
+    names = [name for name in dir(link_kv.EtcdMiddleware) if not name.startswith("_")]
+    for name in ("close", "from_url", "prefix"):  # of connections, not of what is in etcd
+        names.remove(name)
+    assert not [name for name in names if not re.search(rf"`{name}\b", text)]
+
+
 def _public() -> Iterator[tuple[str, object]]:
     """All that is public by `__all__`, and the methods and properties of classes."""
     for found in pkgutil.iter_modules(link_kv.__path__, "link_kv."):

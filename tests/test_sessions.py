@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from link_kv import EtcdMiddleware, Session, local
 from link_kv._core.leasing import keeper
+from link_kv._core.leasing.leases import Lease
 from link_kv._core.wire.calls import KEEP_ALIVE, run
 from link_kv._core.wire.exchange import Exchange
 from link_kv.errors import (
@@ -28,7 +32,7 @@ from link_kv.errors import (
     PathError,
     Unavailable,
 )
-from tests.leases import Program, connect, leases, nothing_left, revoke
+from tests.leases import Program, connect, kept_alive, leases, nothing_left, revoke
 from tests.processes import identity, until
 from tests.wire.proxy import Proxy
 
@@ -52,10 +56,26 @@ def through(proxy: Proxy, etcd_prefix: str) -> Iterator[EtcdMiddleware]:
         yield client
 
 
-def outlive(session: Session) -> None:
-    """Wait until a session has been kept alive beyond its first deadline."""
-    end = keeper.now() + session.ttl
-    until(lambda: keeper.now() > end + 0.3 or not session.alive, session.ttl + 5)
+def lose(session: Session, client: EtcdMiddleware, endpoint: str) -> threading.Event:
+    """End a session's lease, and wait until the session knows; it is not renewed before the event is set."""
+    go, regain = threading.Event(), session._lease.regain
+
+    async def held() -> None:
+        assert go.wait(60)
+        await regain()
+
+    session._lease.regain = held  # type: ignore[method-assign]
+    revoke(endpoint, session.lease)
+    session._lease.due = keeper.now()
+    client._keepers[os.getpid()].look()
+    assert session.lost.wait(20)
+    return go
+
+
+def renew(session: Session, go: threading.Event) -> None:
+    """Let it be renewed, and wait for that."""
+    go.set()
+    until(lambda: not session.lost.is_set())
 
 
 # Alive
@@ -64,11 +84,11 @@ def outlive(session: Session) -> None:
 def test_what_is_put_under_a_session_stays_while_it_is_kept_alive_and_goes_when_it_is_closed(
     etcd_client: EtcdMiddleware, endpoint: str
 ) -> None:
-    with Session(etcd_client, 1) as session:
+    with Session(etcd_client, 5) as session:
         session.put("/here/address", "host:1")
         session.put("/here/tags", {"a": {"b": 1}, "empty": {}})
-        assert session.ttl >= 1
-        outlive(session)
+        assert session.ttl >= 5
+        kept_alive(session._lease, 3)  # beyond its first deadline
         assert session.alive
         assert not session.lost.is_set()
         assert etcd_client["/here"] == {"address": "host:1", "tags": {"a": {"b": 1}, "empty": {}}}
@@ -149,9 +169,9 @@ def test_many_sessions_of_one_client_are_kept_alive_by_one_thread(
     with nothing_left(endpoint):
         before = threading.active_count()
         # Two sizes, for the short ones must not wait for the long.
-        sessions = [Session(etcd_client, 3600 if number % 2 else 4) for number in range(400)]
+        sessions = [Session(etcd_client, 3600 if number % 2 else 6) for number in range(400)]
         assert threading.active_count() <= before + 2  # and gRPC's own
-        outlive(sessions[-2])
+        kept_alive(sessions[-2]._lease)
         assert all(session.alive for session in sessions)
         assert {session.lease for session in sessions} <= leases(endpoint)
         for session in sessions:
@@ -171,10 +191,9 @@ def test_a_hundred_sessions_one_after_the_other_leave_nothing(
 
 
 def test_a_lease_that_an_operator_ends_is_lost(etcd_client: EtcdMiddleware, endpoint: str) -> None:
-    session = Session(etcd_client, 2)
+    session = Session(etcd_client, 6)
     session.put("/a", 1)
-    revoke(endpoint, session.lease)
-    assert session.lost.wait(3)
+    lose(session, etcd_client, endpoint)
     assert not session.alive
     with pytest.raises(LeaseLost, match="lost"):
         session.put("/b", 1)
@@ -189,21 +208,28 @@ def test_a_write_that_finds_the_lease_gone_says_so_and_the_session_knows(
         revoke(endpoint, session.lease)
         with pytest.raises(LeaseLost):
             session.put("/a", 1)
-        assert session.lost.wait(2)
+        assert session.lost.wait(20)
         assert not session.alive
 
 
 def test_the_deadline_is_counted_from_the_last_keepalive_that_was_sent(
     proxy: Proxy, through: EtcdMiddleware, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Session(through, 3) as session:
-        expires = session._lease.expires
-        until(lambda: session._lease.expires > expires)  # the first keepalive was answered
-        assert session._lease.expires - session._lease.due == pytest.approx(session.ttl * 2 / 3)
+    with Session(through, 5) as session:
+        lease = session._lease
+        kept_alive(lease, 1)
+        until(lambda: lease.expires - lease.due == pytest.approx(session.ttl * 2 / 3))
+        late: list[float] = []
+        known = lease.lose
+
+        def losing() -> bool:
+            late.append(keeper.now() - lease.expires)
+            return known()
+
+        lease.lose = losing  # type: ignore[method-assign]
         proxy.hold()
-        expires = session._lease.expires
-        assert session.lost.wait(session.ttl + 2)
-        assert 0 <= keeper.now() - expires < 1.5
+        assert session.lost.wait(session.ttl + 10)
+        assert 0 <= late[0] < 4
         assert not session.alive
         proxy.release()
         # What etcd answers now comes too late, whether it has ended the lease or not.
@@ -212,15 +238,15 @@ def test_the_deadline_is_counted_from_the_last_keepalive_that_was_sent(
     assert "trying again" in caplog.text
 
 
-def test_an_outage_shorter_than_the_ttl_is_no_loss(proxy: Proxy, through: EtcdMiddleware) -> None:
-    with Session(through, 5) as session:
+def test_an_outage_shorter_than_the_ttl_is_no_loss(
+    proxy: Proxy, through: EtcdMiddleware, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Session(through, 10) as session:
         session.put("/a", 1)
-        expires = session._lease.expires
         proxy.close()
-        until(lambda: keeper.now() > expires - 2)
+        until(lambda: "trying again" in caplog.text)  # a keepalive was lost
         proxy.reopen()
-        until(lambda: session._lease.expires > expires)
-        outlive(session)
+        kept_alive(session._lease)
         assert session.alive
         assert through["/a"] == 1
 
@@ -244,13 +270,13 @@ def test_closing_the_client_ends_what_keeps_its_sessions(
     endpoint: str, etcd_prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = connect(endpoint, etcd_prefix)
-    session = Session(client, 2)
+    session = Session(client, 5)
     client.close()
-    assert session.lost.wait(3)
+    assert session.lost.wait(20)
     assert not session.alive
     session.close()
     assert "client was closed" in caplog.text
-    until(lambda: session.lease not in leases(endpoint), 10)
+    until(lambda: session.lease not in leases(endpoint))
 
 
 def test_closing_while_etcd_does_not_answer_takes_no_longer_than_the_clients_timeout(
@@ -260,7 +286,7 @@ def test_closing_while_etcd_does_not_answer_takes_no_longer_than_the_clients_tim
     proxy.hold()
     began = time.monotonic()
     session.close()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 8
     assert "expires within" in caplog.text
     proxy.release()
 
@@ -270,7 +296,7 @@ def test_a_session_that_cannot_be_had_says_so_in_time(etcd_prefix: str) -> None:
         began = time.monotonic()
         with pytest.raises(Unavailable):
             Session(client)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
 
 
 def test_a_grant_that_was_not_answered_is_not_kept_alive(
@@ -280,10 +306,10 @@ def test_a_grant_that_was_not_answered_is_not_kept_alive(
     before = leases(endpoint)
     proxy.mute()
     with pytest.raises(OutcomeUnknown):
-        Session(through, 5)
+        Session(through, 7)
     assert leases(endpoint) - before
     proxy.release()
-    until(lambda: leases(endpoint) <= before, 10)
+    until(lambda: leases(endpoint) <= before)
 
 
 def test_a_grant_whose_answer_was_lost_is_a_session_all_the_same(
@@ -336,13 +362,56 @@ def test_a_grant_that_is_broken_off_while_it_is_in_doubt_leaves_no_lease(
         assert leases(endpoint) <= before
 
 
+def test_ctrl_c_at_any_line_of_opening_leaves_no_lease(etcd_client: EtcdMiddleware, endpoint: str) -> None:
+    etcd_client.get("/warm")
+    opening = {Lease.open.__code__, Lease._grant.__code__, Exchange.grant.__code__}
+    known, before = leases(endpoint), sys.gettrace()
+    for at in itertools.count():
+        lines: set[int] = set()
+
+        def step(frame: FrameType, event: str, _: Any, at: int = at, lines: Any = lines) -> Any:
+            # A `with` is come to again at its end, where no signal is taken before the lock is given back.
+            if event == "line" and frame.f_lineno not in lines:
+                lines.add(frame.f_lineno)
+                if len(lines) > at:
+                    raise KeyboardInterrupt
+            return step
+
+        sys.settrace(lambda frame, event, _, step=step: step if frame.f_code in opening else None)
+        try:
+            Session(etcd_client, 3600).close()
+        except KeyboardInterrupt:
+            pass
+        else:
+            break
+        finally:
+            sys.settrace(before)
+        until(lambda: leases(endpoint) <= known, 3)
+    assert at > 10
+
+
+def test_a_lease_is_ended_though_the_time_for_that_has_passed(
+    etcd_client: EtcdMiddleware, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = leases(endpoint)
+    session, remove = Session(etcd_client, 3600), keeper.Keeper.remove
+
+    async def slowly(self: keeper.Keeper, lease: keeper.Kept, seconds: float | None) -> None:
+        await remove(self, lease, seconds)
+        time.sleep(0.2)  # as if the process had been stopped
+
+    monkeypatch.setattr(keeper.Keeper, "remove", slowly)
+    assert run(session._lease.close(0.1))
+    assert leases(endpoint) <= known
+
+
 # Renewed
 
 
 def test_a_session_that_renews_writes_again_what_was_put(
     etcd_client: EtcdMiddleware, endpoint: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Session(etcd_client, 2, renew=True) as session:
+    with Session(etcd_client, 6, renew=True) as session:
         session.put("/gone", 1)
         session.put("/changed", "old")
         session.put("/tree", {"a": {"b": 2}})
@@ -351,15 +420,14 @@ def test_a_session_that_renews_writes_again_what_was_put(
         session.put("/changed", "new")
         session.delete("/gone")
         first = session.lease
-        revoke(endpoint, first)
+        go = lose(session, etcd_client, endpoint)
         assert "/changed" not in etcd_client
-        assert session.lost.wait(5)
-        until(lambda: not session.lost.is_set())
+        renew(session, go)
         assert session.lease != first
         assert session.alive
         assert dict(etcd_client.items()) == {"/changed": "new", "/tree/a/b": 2, "/below/x": 2}
         assert etcd_client.entry("/changed").lease == session.lease
-        outlive(session)
+        kept_alive(session._lease)
         assert etcd_client["/changed"] == "new"
     assert len(etcd_client) == 0
     assert "got another lease" in caplog.text
@@ -368,7 +436,7 @@ def test_a_session_that_renews_writes_again_what_was_put(
 def test_what_was_deleted_below_what_was_put_does_not_come_back(
     etcd_client: EtcdMiddleware, endpoint: str
 ) -> None:
-    with Session(etcd_client, 2, renew=True) as session:
+    with Session(etcd_client, 6, renew=True) as session:
         session.put("/w", {"one": 1, "two": 2, "a/b": {"deep": {"x": 1}}, "empty": {}})
         session.put("/all", {"a": {"b": 1}})
         session.put("/list", ["a", "b", {"x": [{"y": 1}, 2]}])
@@ -384,28 +452,25 @@ def test_what_was_deleted_below_what_was_put_does_not_come_back(
             "list": ["b", {"x": [{}, 2]}],
             "over": {"a": {"c": 6}, "d": 3},
         }
-        revoke(endpoint, session.lease)
+        go = lose(session, etcd_client, endpoint)
         assert len(etcd_client) == 0
-        assert session.lost.wait(5)
-        until(lambda: not session.lost.is_set())
+        renew(session, go)
         assert dict(etcd_client.items()) == before
         session.delete("/list/2/x")
         session.delete("/list/2")
         session.delete("/list/1")
         assert etcd_client["/list"] == []
-        revoke(endpoint, session.lease)
-        assert session.lost.wait(5)
-        until(lambda: not session.lost.is_set())
+        renew(session, lose(session, etcd_client, endpoint))
         assert etcd_client["/list"] == []
 
 
 def test_renewal_waits_for_etcd_and_does_not_spin(
     proxy: Proxy, through: EtcdMiddleware, etcd_client: EtcdMiddleware, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Session(through, 2, renew=True) as session:
+    with Session(through, 5, renew=True) as session:
         session.put("/a", 1)
         proxy.close()
-        assert session.lost.wait(5)
+        assert session.lost.wait(20)
         until(lambda: "/a" not in etcd_client)
         began, said = time.process_time(), len(caplog.records)
         with pytest.raises(LeaseLost):
@@ -423,24 +488,22 @@ def test_renewal_waits_for_etcd_and_does_not_spin(
 def test_one_path_that_is_barred_does_not_keep_the_others_from_coming_back(
     etcd_client: EtcdMiddleware, endpoint: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Session(etcd_client, 2, renew=True) as session:
+    with Session(etcd_client, 6, renew=True) as session:
         session.put("/a/b", 1)
         session.put("/c", 2)
-        revoke(endpoint, session.lease)
+        go = lose(session, etcd_client, endpoint)
         etcd_client["/a"] = "somebody else's"
-        assert session.lost.wait(5)
-        until(lambda: not session.lost.is_set())
+        renew(session, go)
         assert etcd_client["/c"] == 2
         assert etcd_client["/a"] == "somebody else's"
         assert any(record.levelno == logging.ERROR and "/a/b" in record.message for record in caplog.records)
 
 
 def test_without_renewal_a_lost_session_stays_lost(etcd_client: EtcdMiddleware, endpoint: str) -> None:
-    session = Session(etcd_client, 2)
+    session = Session(etcd_client, 6)
     session.put("/a", 1)
-    revoke(endpoint, session.lease)
-    assert session.lost.wait(5)
-    until(lambda: not any(thread.name == "link-kv-sessions" for thread in threading.enumerate()), 5)
+    lose(session, etcd_client, endpoint)
+    until(lambda: not any(thread.name == "link-kv-sessions" for thread in threading.enumerate()))
     assert "/a" not in etcd_client
     session.close()
 
@@ -451,12 +514,12 @@ def test_without_renewal_a_lost_session_stays_lost(etcd_client: EtcdMiddleware, 
 def test_what_a_killed_process_held_goes(
     etcd_client: EtcdMiddleware, endpoint: str, etcd_prefix: str
 ) -> None:
-    source = "from link_kv import Session\ns = Session(client, 2)\ns.put('/a', 1)\nsay(s.ttl)\nhear()"
+    source = "from link_kv import Session\ns = Session(client, 5)\ns.put('/a', 1)\nsay(s.ttl)\nhear()"
     with Program(source, endpoint, etcd_prefix) as program:
         ttl = int(program.line())
         assert etcd_client["/a"] == 1
         program.signal(signal.SIGKILL)
-        until(lambda: "/a" not in etcd_client, ttl + 3)
+        until(lambda: "/a" not in etcd_client, ttl + 10)
 
 
 def test_a_process_that_was_frozen_too_long_learns_that_it_lost_before_it_writes(
@@ -465,7 +528,7 @@ def test_a_process_that_was_frozen_too_long_learns_that_it_lost_before_it_writes
     source = """
 from link_kv import Session
 from link_kv.errors import LeaseLost
-session = Session(client, 2)
+session = Session(client, 5)
 session.put('/a', 1)
 say('ready')
 hear()
@@ -474,7 +537,7 @@ try:
     session.put('/a', 2)
 except LeaseLost:
     say('lost')
-say(session.lost.wait(2))
+say(session.lost.wait(20))
 """
     with Program(source, endpoint, etcd_prefix) as program:
         program.expect("ready")
@@ -493,7 +556,7 @@ def test_a_process_that_was_frozen_too_long_renews_when_told_to(
 ) -> None:
     source = """
 from link_kv import Session
-session = Session(client, 2, renew=True)
+session = Session(client, 5, renew=True)
 session.put('/a', 1)
 say(session.lease)
 hear()
@@ -513,7 +576,8 @@ def test_a_forked_child_has_no_part_in_the_session(
     source = """
 from link_kv import Session
 from link_kv.errors import LeaseLost
-session = Session(client, 2)
+from tests.leases import kept_alive
+session = Session(client, 5)
 session.put('/a', 1)
 child = os.fork()
 if child == 0:
@@ -526,11 +590,15 @@ if child == 0:
     session.close()
     session.close()
     said.append('/a' in client)
-    mine = Session(client, 2)
+    mine = Session(client, 5)
     mine.put('/child', 1)
     say(*said, mine.alive)
+    kept_alive(mine._lease)
+    say('kept alive', mine.alive)
     hear()
     os._exit(0)
+kept_alive(session._lease)
+say('kept alive', session.alive)
 hear()
 say(session.alive)
 os.waitpid(child, 0)
@@ -538,9 +606,9 @@ session.close()
 say('/a' in client)
 """
     with Program(source, endpoint, etcd_prefix) as program:
-        program.expect("False False True True True True True")
-        assert etcd_client["/child"] == 1
-        time.sleep(3)  # longer than the ttl: both are kept alive, each by its own process
+        # Both are kept alive, each by its own process.
+        said = sorted(program.line() for _ in range(3))
+        assert said == ["False False True True True True True", "kept alive True", "kept alive True"]
         assert etcd_client["/a"] == 1
         assert etcd_client["/child"] == 1
         program.finish()
@@ -551,7 +619,7 @@ def test_a_session_of_a_dead_parent_is_not_kept_alive_by_its_child(
 ) -> None:
     source = """
 from link_kv import Session
-session = Session(client, 2)
+session = Session(client, 5)
 session.put('/a', 1)
 child = os.fork()
 if child == 0:
@@ -563,7 +631,7 @@ hear()
     with Program(source, endpoint, etcd_prefix) as program:
         program.expect("ready")
         program.signal(signal.SIGKILL)
-        until(lambda: "/a" not in etcd_client, 6)
+        until(lambda: "/a" not in etcd_client)
 
 
 def test_the_clock_goes_on_while_the_machine_sleeps() -> None:
@@ -599,13 +667,13 @@ def test_the_patience_of_a_stream_is_for_all_that_precedes_it_too(
     proxy.hold()
     thread = threading.Thread(target=try_it, daemon=True)
     thread.start()
-    until(lambda: failures, 5)  # gRPC itself would notice after 11 s
+    until(lambda: failures, 9)  # gRPC itself would notice after 11 s
     proxy.release()
     client.close()
 
 
 class Losable:
-    """A lease that is lost, and takes its time to come back."""
+    """A lease that is lost, and takes as long to come back as the others can wait."""
 
     def __init__(self, name: str, done: list[str], others: Session) -> None:
         self.id, self.ttl, self.due, self.expires = 0, 60, keeper.now(), math.inf
@@ -622,12 +690,12 @@ class Losable:
     async def regain(self) -> None:
         due = self._others._lease.due
         self._done.append(f"regain {self._name}, others {'wait' if due <= keeper.now() else 'do not wait'}")
-        until(lambda: keeper.now() >= due)
+        self._others._lease.due = keeper.now()
         self.due = math.inf
 
 
 def test_others_are_kept_alive_while_many_come_back(etcd_client: EtcdMiddleware) -> None:
-    with Session(etcd_client, 5) as session:
+    with Session(etcd_client, 60) as session:
         found = etcd_client._keepers[os.getpid()]
         done: list[str] = []
         leases = [Losable(name, done, session) for name in "abc"]

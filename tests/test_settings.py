@@ -8,14 +8,27 @@ import queue
 import subprocess
 import sys
 import threading
+from collections import deque
+from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from pydantic import AliasChoices, BaseModel, Field, PrivateAttr, SecretStr, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    Field,
+    FilePath,
+    PrivateAttr,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from typing_extensions import TypedDict
 
 from link_kv import EtcdMiddleware
 from link_kv._core.configuration.applied import acknowledgements, schemas
@@ -55,6 +68,10 @@ class Colour(enum.Enum):
     BLUE = 2
 
 
+class Limits(TypedDict, total=False):
+    cpu: int
+
+
 class Taking(BaseSettings):
     """What texts become."""
 
@@ -77,6 +94,11 @@ class Taking(BaseSettings):
     db: Database = Database()
     several: list[Database] = []
     data: bytes = b""
+    net: IPv4Network = IPv4Network("127.0.0.0/8")
+    nets: list[IPv4Network] = []
+    queued: deque[int] = deque()
+    in_order: Sequence[int] = ()
+    typed: Limits = {}
 
 
 # Reading once
@@ -158,6 +180,11 @@ def test_silence_is_not_an_empty_configuration(etcd_client: EtcdMiddleware) -> N
         ("anything", b"1.10", 1.1),
         ("db", b'{"host": "h"}', Database(host="h")),
         ("data", b"\xff\x00A", b"\x00A"),
+        ("net", b"10.0.0.0/8", IPv4Network("10.0.0.0/8")),
+        ("nets", b"10.0.0.0/8, 10.1.0.0/16", [IPv4Network("10.0.0.0/8"), IPv4Network("10.1.0.0/16")]),
+        ("queued", b"1, 2", deque([1, 2])),
+        ("in_order", b"1, 2", [1, 2]),
+        ("typed", b'{"cpu": 2}', {"cpu": 2}),
     ],
 )
 def test_what_a_person_typed_becomes_what_is_declared(
@@ -179,6 +206,39 @@ def test_trees_become_nested_models(etcd_client: EtcdMiddleware) -> None:
     assert now.names == ["x", "1"]
     assert now.limits == {"cpu": "2", "mem/max": "3"}
     assert now.several == [Database(version="2"), Database(host="b")]
+
+
+def test_one_of_several_models(etcd_client: EtcdMiddleware) -> None:
+    class Tcp(BaseModel):
+        kind: Literal["tcp"]
+        port: int
+        options: list[int | Database] = []
+
+    class Serial(BaseModel):
+        kind: Literal["serial"]
+        port: str
+
+    class Linked(BaseSettings):
+        link: Tcp | Serial = Field(Serial(kind="serial", port=""), discriminator="kind")
+        any_of: Database | Tcp | int = 0
+
+    port = f"{PATH}/link/port"
+    with follow(Linked, PATH, client=etcd_client, settle=0) as followed:
+        assert followed.wait(etcd_client.put(f"{PATH}/link", {"kind": "serial", "port": 1}), 10)
+        assert followed.current.link == Serial(kind="serial", port="1")
+        assert followed.wait(etcd_client.put(f"{PATH}/link", {"kind": "tcp", "port": 1}), 10)
+        assert followed.current.link == Tcp(kind="tcp", port=1)
+        assert not followed.wait(etcd_client.put(port, "ninety"), 10)
+        assert list(followed.problems) == [port]
+        assert not followed.wait(etcd_client.delete(port), 10)
+        assert list(followed.problems) == [port]
+        link = {"kind": "tcp", "port": 1, "options": [{"host": []}]}
+        assert not followed.wait(etcd_client.put(f"{PATH}/link", link), 10)
+        assert sorted(followed.problems) == [f"{PATH}/link/options/1", f"{PATH}/link/options/1/host"]
+        assert followed.wait(etcd_client.delete(f"{PATH}/link"), 10)
+        assert not followed.wait(etcd_client.put(f"{PATH}/any_of", {"host": []}), 10)
+        names = ("", "/host", "/kind", "/port")
+        assert sorted(followed.problems) == [f"{PATH}/any_of{name}" for name in names]
 
 
 def test_fields_go_by_their_names_or_aliases(etcd_client: EtcdMiddleware) -> None:
@@ -216,11 +276,11 @@ def test_a_change_is_in_force_soon_and_called_back(etcd_client: EtcdMiddleware) 
 
 def test_a_burst_arrives_as_one(etcd_client: EtcdMiddleware) -> None:
     changes: queue.Queue[Server] = queue.Queue()
-    with follow(Server, PATH, client=etcd_client, on_change=changes.put, settle=1.0) as followed:
+    with follow(Server, PATH, client=etcd_client, on_change=changes.put, settle=5) as followed:
         for number in range(1, 6):
             revision = etcd_client.put(f"{PATH}/port", number)
         assert followed.current.port == 8080
-        assert followed.wait(revision, 10)
+        assert followed.wait(revision, 20)
         assert changes.get(timeout=10).port == 5
     assert changes.empty()
 
@@ -254,6 +314,22 @@ def test_a_bad_value_leaves_the_last_good_one_in_force_and_is_reported_once(
         assert "low is above high" in str(errors.get(timeout=10))
     assert errors.empty()
     assert len([record for record in caplog.records if record.name == "link_kv.reload"]) == 3
+
+
+def test_what_was_rejected_is_tried_again_when_it_is_written_again(
+    etcd_client: EtcdMiddleware, tmp_path: Path
+) -> None:
+    """Whether a file is there is no matter of what is written."""
+
+    class Reading(BaseSettings):
+        file: FilePath | None = None
+
+    file = tmp_path / "x"
+    with follow(Reading, PATH, client=etcd_client, settle=0) as followed:
+        assert not followed.wait(etcd_client.put(f"{PATH}/file", str(file)), 10)
+        file.touch()
+        assert followed.wait(etcd_client.put(f"{PATH}/file", str(file)), 10)
+        assert (followed.current.file, followed.error) == (file, None)
 
 
 def test_what_is_bad_at_the_start_is_an_error(etcd_client: EtcdMiddleware) -> None:
@@ -320,6 +396,35 @@ def test_the_environment_goes_before_etcd(
         monkeypatch.setenv("LINK_KV_TEST_SERVER_PORT", "-7")
         assert not followed.wait(etcd_client.put(f"{PATH}/low", 6), 10)
         assert followed.problems == {f"{PATH}/port": "Input should be greater than 0 (from environment)"}
+
+
+def test_what_is_from_the_environment_is_told_by_its_path(
+    etcd_client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Deep(BaseModel):
+        sizes: list[int] = []
+        db: Database = Database()
+
+    class Nested(BaseSettings):
+        model_config = SettingsConfigDict(env_prefix="LINK_KV_TEST_SERVER_", env_nested_delimiter="__")
+
+        deep: Deep = Deep()
+        host: str = ""
+
+    monkeypatch.setenv("LINK_KV_TEST_SERVER_DEEP__SIZES", "[1]")
+    monkeypatch.setenv("LINK_KV_TEST_SERVER_HOST", "x")
+    etcd_client[PATH] = {"deep": {"sizes": [2, 3], "db": {"host": "h"}}}
+    with follow(Nested, PATH, client=etcd_client, settle=0) as followed:
+        assert followed.current.deep == Deep(sizes=[1], db=Database(host="h"))
+        until(lambda: bool(run(acknowledgements(etcd_client._exchange(), PATH))[1]))
+        [told] = run(acknowledgements(etcd_client._exchange(), PATH))[1]
+        assert told.elsewhere == {"deep/sizes": "environment", "host": "environment"}
+        assert not followed.wait(etcd_client.put(f"{PATH}/deep/db/host", []), 10)
+        assert followed.problems == {f"{PATH}/deep/db/host": "Input should be a valid string"}
+        monkeypatch.setenv("LINK_KV_TEST_SERVER_DEEP__SIZES", '["x"]')
+        assert not followed.wait(etcd_client.delete(f"{PATH}/deep"), 10)
+        assert list(followed.problems) == [f"{PATH}/deep/sizes"]
+        assert "(from environment)" in followed.problems[f"{PATH}/deep/sizes"]
 
 
 def test_all_who_have_the_same_in_force_say_the_same(etcd: Any, etcd_client: EtcdMiddleware) -> None:
@@ -400,6 +505,28 @@ def test_a_process_says_what_it_has_in_force(etcd_client: EtcdMiddleware) -> Non
     followed.close()
     assert told() is None
     assert run(schemas(etcd_client._exchange(), PATH)) == {}
+
+
+def test_defaults_are_not_told(etcd_client: EtcdMiddleware) -> None:
+    class Login(BaseModel):
+        password: str = "s3cret"
+        token: str | None = "s3cret"
+
+    class Secretive(BaseSettings):
+        password: str = Field("s3cret", min_length=3)
+        login: Login = Login()
+        logins: list[Login] = [Login()]
+        database: Database = Field(Database(host="s3cret"), description="where it is")
+
+    def published() -> Any:
+        return next(iter(run(schemas(etcd_client._exchange(), PATH)).values()), None)
+
+    with follow(Secretive, PATH, client=etcd_client):
+        until(lambda: published() is not None)
+        assert published()["properties"]["password"]["minLength"] == 3
+        assert published()["properties"]["database"]["description"] == "where it is"
+        assert "required" not in published()
+        assert b"s3cret" not in b"".join(etcd_client.raw.values())
 
 
 def test_closing_the_client_takes_back_what_was_said(etcd: Any, etcd_client: EtcdMiddleware) -> None:

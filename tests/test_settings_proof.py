@@ -10,14 +10,14 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
 from pydantic import create_model
 from pydantic_settings import BaseSettings
 
-from link_kv import EtcdMiddleware, Unavailable, local
+from link_kv import Entry, EtcdMiddleware, NotFound, Unavailable, local
 from link_kv._core.configuration.applied import acknowledgements
 from link_kv._core.wire.calls import run
 from link_kv.driver import Configurable, EtcdConfDriver, Parameter, category, watch
@@ -84,11 +84,21 @@ class Writer:
     def _write(self, changes: dict[str, Any]) -> int:
         changes = {f"{PATH}/C/{name}": value for name, value in {**changes, "stamp": self.stamp}.items()}
         while True:
-            try:
+            with suppress(Unavailable):
                 self._client.update(changes)
-                return self._client.entry(f"{PATH}/C/stamp").revision
-            except Unavailable:
-                continue  # whether it was written or not, the same once more does no harm
+            # Once more would be another revision, and what is bad in it would be told again.
+            stamp = self._stamp()
+            if stamp is not None and stamp.value == self.stamp:
+                return stamp.revision
+
+    def _stamp(self) -> Entry | None:
+        """What etcd has, as soon as it answers."""
+        while True:
+            with suppress(Unavailable):
+                try:
+                    return self._client.entry(f"{PATH}/C/stamp")
+                except NotFound:
+                    return None
 
 
 @contextmanager

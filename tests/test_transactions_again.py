@@ -249,7 +249,8 @@ def test_a_commit_whose_answer_was_lost_is_told(
 ) -> None:
     """What compares what it moves is sent again. When that fails, nobody knows which of both came first."""
     etcd_client["/a"] = 1
-    with Proxy(endpoint) as proxy, connect(proxy.endpoint, etcd_prefix, timeout=1.0) as client:
+    with Proxy(endpoint) as proxy, connect(proxy.endpoint, etcd_prefix, timeout=3.0) as client:
+        assert client["/a"] == 1
 
         def work(t: Transaction) -> None:
             t["/a"] += 1

@@ -6,11 +6,13 @@ import configparser
 import io
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from link_kv.codec import decode, encode
 from link_kv.errors import LinkKVError
 from link_kv.tree import EMPTY_DICT, Place, build, encode_name
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from link_kv._core.configuration.changes import Keys
 
 _INI = ("ini", "conf", "cfg")
+_ORDER = "/.link/categories"
 _AT_REVISION = re.compile(r"(/.*)@([0-9]+)", re.DOTALL)
 
 _format_option = click.option(
@@ -44,8 +47,10 @@ class Configuration(NamedTuple):
 
     pairs: dict[str, bytes]
     """What etcd holds, by paths relative to the configuration."""
-    names: list[str] | None
-    """Its categories in their order, where it has some."""
+    order: bytes | None
+    """What etcd holds of the order of its categories."""
+    has_order: bool = True
+    """Whether it says that: a file without categories does not."""
 
 
 # Commands
@@ -66,15 +71,13 @@ def import_command(
     Writes only what changed, in one revision, and first shows it: - what goes, + what comes. On a terminal it
     then asks. What the file does not name is deleted.
     """
-    from link_kv._core.configuration.changes import keys, ordered
+    from link_kv._core.configuration.changes import keys
     from link_kv._core.wire.calls import run
 
     new = load(file, form)
     with progress("reading"):
         old = run(keys(client._exchange(), resolve_path(path)))
-    order = old.order
-    if new.names is not None:
-        order = ordered(new.names, [encode_name(name).encode() for name in new.names])
+    order = new.order if new.has_order else old.order
     apply(client, old, new.pairs, order, dry_run=dry_run, yes=yes)
 
 
@@ -90,7 +93,7 @@ def export_command(client: EtcdMiddleware, path: str, form: str | None, revision
     from link_kv.errors import NotFound
 
     with progress("reading"):
-        found = run(keys(client._exchange(), resolve_path(path), revision or 0))
+        found = run(keys(client._exchange(), resolve_path(path), revision))
     if not found.pairs:
         raise NotFound(f"{found.at.path}: nothing is there")
     text = _write_ini(found) if form == "ini" else write(_value(found), form or "json")
@@ -111,7 +114,9 @@ def diff_command(client: EtcdMiddleware, one: str, other: str, as_json: bool) ->
     Exits with 0 when they are the same, with 1 when they differ, and with 2 on failure.
     """
     with progress("reading"):
-        found = differences(_side(client, one), _side(client, other))
+        sides = _side(client, one), _side(client, other)
+        have_order = all(side.has_order for side in sides)
+        found = differences(*(_told(side.pairs, side.order if have_order else None) for side in sides))
     show(found, as_json)
     return 1 if found else 0
 
@@ -130,12 +135,12 @@ def apply(
     from link_kv._core.wire.calls import run
 
     at = old.at
-    before = {at.path + name: stored for name, stored in relative(old).items()}
-    found = differences(before, {at.path + name: stored for name, stored in new.items()})
+    sides = _told(relative(old), old.order), _told(new, order)
+    found = differences(*({at.path + name: stored for name, stored in side.items()} for side in sides))
     show(found)
     if dry_run:
         return
-    if not found and order == old.order:
+    if not found:
         click.echo("nothing changes")
         return
     asked = not yes and can_ask()
@@ -162,15 +167,21 @@ def relative(found: Keys) -> dict[str, bytes]:
     return {key[skip:].decode(errors="surrogateescape"): value for key, value in found.pairs.items()}
 
 
-def _side(client: EtcdMiddleware, argument: str) -> dict[str, bytes]:
+def _told(pairs: dict[str, bytes], order: bytes | None) -> dict[str, bytes]:
+    """What is compared of a configuration: the order of its categories decides what is in force too."""
+    return pairs if order is None else {**pairs, _ORDER: order}
+
+
+def _side(client: EtcdMiddleware, argument: str) -> Configuration:
     from link_kv._core.configuration.changes import keys
     from link_kv._core.wire.calls import run
 
     if not argument.startswith("/"):
-        return load(argument.removeprefix("file:"), None).pairs
+        return load(argument.removeprefix("file:"), None)
     past = _AT_REVISION.fullmatch(argument)
-    path, revision = (past[1], int(past[2])) if past else (argument, 0)
-    return relative(run(keys(client._exchange(), path, revision)))
+    path, revision = (past[1], int(past[2])) if past else (argument, None)
+    found = run(keys(client._exchange(), path, revision))
+    return Configuration(relative(found), found.order)
 
 
 def _value(found: Keys) -> Any:
@@ -179,10 +190,20 @@ def _value(found: Keys) -> Any:
     at = found.at
     if at.key in found.pairs:
         raise LinkKVError(f"{at.path}: a value, and no configuration; get writes it")
-    value = build(sorted(found.pairs.items()), at)
+    value = build([(key, _as_text(key, stored)) for key, stored in sorted(found.pairs.items())], at)
     if not isinstance(value, dict):
         return value
     return {name: value[name] for name in in_order(value, stored_order(found.order))}
+
+
+def _as_text(key: bytes, stored: bytes) -> bytes:
+    """What is stored; as text where it is a number written otherwise than here, such as 1.10."""
+    from link_kv._core.configuration.text import from_stored
+
+    if key.endswith(b"/") or encode(decode(stored)) == stored:
+        return stored
+    text = from_stored(stored)
+    return stored if text is None else encode(text)
 
 
 # Files
@@ -200,7 +221,13 @@ def load(name: str, form: str | None) -> Configuration:
     if not isinstance(value, dict):
         raise DocumentError(f"{shown}: a configuration has names, and this is a {type(value).__name__}")
     are_categories = all(isinstance(each, dict) for each in value.values())
-    return Configuration(flat(value), list(value) if are_categories else None)
+    return Configuration(flat(value), _order_of(value) if are_categories else None, are_categories)
+
+
+def _order_of(names: Collection[str]) -> bytes | None:
+    from link_kv._core.configuration.changes import ordered
+
+    return ordered(list(names), [encode_name(name).encode() for name in names])
 
 
 def _parser() -> configparser.RawConfigParser:
@@ -228,14 +255,14 @@ def _read_ini(data: bytes, name: str) -> Configuration:
         for option, text in parser[section].items():
             path = f"{category}/{encode_name(option)}"
             pairs[path] = to_stored(text, path)
-    return Configuration(pairs, parser.sections())
+    return Configuration(pairs, _order_of(parser.sections()))
 
 
 def _write_ini(found: Keys) -> str:
     from link_kv._core.configuration.tree import make_out
 
     at = found.at
-    kvs = [_Pair(key, value) for key, value in sorted(found.pairs.items()) if key != at.key]
+    kvs = [Pair(key, value) for key, value in sorted(found.pairs.items()) if key != at.key]
     stored = make_out(at, found.revision, kvs, found.order, at.key in found.pairs)
     for path, problem in stored.problems.items():
         raise DocumentError(f"{path}: {problem}; INI holds categories of texts, use json or yaml")
@@ -256,7 +283,7 @@ def _write_ini(found: Keys) -> str:
     return text.getvalue()
 
 
-class _Pair(NamedTuple):
+class Pair(NamedTuple):
     key: bytes
     value: bytes
 

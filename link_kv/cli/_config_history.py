@@ -9,7 +9,7 @@ import click
 
 from link_kv.codec import encode
 from link_kv.errors import NotFound, PathError
-from link_kv.tree import Place, decode_name
+from link_kv.tree import Place
 
 from ._config_files import apply, dry_run_option, place_of, relative, yes_option
 from ._connect import connected, path_argument, resolve_path
@@ -66,7 +66,8 @@ def _sides(at: Place, write: Write) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _stored(value: Any) -> bytes:
-    return b"{}" if value == {} else b"[]" if value == [] else encode(value)
+    # By their types: an array compares item by item.
+    return b"{}" if type(value) is dict else b"[]" if type(value) is list else encode(value)
 
 
 def _paint(at: Place, found: History) -> None:
@@ -155,9 +156,8 @@ def explain_command(client: EtcdMiddleware, path: str, as_json: bool) -> None:
         stamp = run(stamp_of(client._exchange(), place, leaf[0].mod_revision))
         if stamp is not None:
             told |= {"time": stamp[0], "writer": stamp[1]}
-    name = decode_name(place.segments[-1])
-    field = decode_name(place.segments[len(at.segments)]) if at is not None else name
-    rows = [(each, _source(each, field, name, leaf)) for each in followers]
+    name = "/".join(place.segments[0 if at is None else len(at.segments) :])
+    rows = [(each, _source(each, name, leaf)) for each in followers]
     if as_json:
         _explain_json(told, at, rows)
     else:
@@ -191,9 +191,11 @@ def _check_parameter(client: EtcdMiddleware, place: Place) -> None:
         )
 
 
-def _source(each: Acknowledgement, field: str, name: str, leaf: Any) -> str:
-    """Where the value that a process has in force is from."""
-    if source := each.elsewhere.get(field) or each.elsewhere.get(name):
+def _source(each: Acknowledgement, name: str, leaf: Any) -> str:
+    """Where a process has the value of a parameter from, given by its path in the configuration."""
+    from link_kv._core.configuration.applied import source_of
+
+    if source := source_of(each.elsewhere, name):
         return source
     if not leaf:
         return "default"

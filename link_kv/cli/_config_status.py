@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
+from link_kv.codec import decode, encode
 from link_kv.errors import LinkKVError, NotATree, PathError, RevisionError
 from link_kv.tree import EMPTY_DICT
 
-from ._config_files import place_of
+from ._config_files import Pair, place_of
 from ._connect import connected, path_argument
 from ._show import console, json_option, lines, plain, terminal
 
@@ -35,6 +37,10 @@ def status_command(client: EtcdMiddleware, path: str, wait: int | None, at_most:
     from link_kv._core.configuration.applied import acknowledgements
     from link_kv._core.wire.calls import run
 
+    if not 0 <= at_most <= threading.TIMEOUT_MAX:  # nan is neither
+        raise click.UsageError(
+            f"--at-most: {at_most:g} is no number of seconds.", click.get_current_context()
+        )
     at = place_of(client, path)
     silent = None if wait is None else _wait(client, at.path, wait, at_most)
     _, found = run(acknowledgements(client._exchange(), at.path))
@@ -133,8 +139,9 @@ def check_command(client: EtcdMiddleware, path: str, changes: Sequence[str]) -> 
     """
     from link_kv._core.configuration.applied import acknowledgements, schemas
     from link_kv._core.configuration.changes import keys
-    from link_kv._core.configuration.schema import problems
+    from link_kv._core.configuration.schema import TEXTS, problems, problems_of_texts
     from link_kv._core.configuration.text import stored_tree
+    from link_kv._core.configuration.tree import make_out
     from link_kv._core.wire.calls import run
 
     at = place_of(client, path)
@@ -158,15 +165,19 @@ def check_command(client: EtcdMiddleware, path: str, changes: Sequence[str]) -> 
             for key, value in pairs.items()
             if not key.startswith(place.marker) and key not in empty
         }
-        pairs[place.key] = text.encode(errors="surrogateescape")
+        pairs[place.key] = encode(decode(text.encode(errors="surrogateescape")))
     tree = stored_tree(at, sorted(pairs.items()))
+    kvs = [Pair(key, stored) for key, stored in sorted(pairs.items()) if key != at.key]
+    texts = make_out(at, 0, kvs, None, at.key in pairs)
     programs = {each.instance: each.program for each in run(acknowledgements(client._exchange(), at.path))[1]}
     groups: dict[str, list[str]] = {}
     for instance, schema in published.items():
         groups.setdefault(json.dumps(schema, sort_keys=True), []).append(instance)
     refused: dict[str, list[str]] = {}
     for text, instances in groups.items():
-        for where, reason in problems(json.loads(text), tree).items():
+        schema = json.loads(text)
+        found = problems_of_texts(schema, at, texts) if schema.get(TEXTS) else problems(schema, tree)
+        for where, reason in found.items():
             refused.setdefault(f"{where or at.path}: {reason}", []).extend(instances)
     for line, instances in refused.items():
         told = sorted({programs.get(instance, instance) for instance in instances})

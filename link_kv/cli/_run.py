@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import importlib
 import io
-import math
-import signal
 import sys
-import time
 import warnings
-from collections.abc import Callable, Sequence
-from types import FrameType
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -19,6 +15,7 @@ from link_kv.errors import LinkKVError, LocalEtcdError
 
 from ._connect import options
 from ._group import Group
+from ._interrupts import Interrupts
 from ._show import harmless
 
 # Each command's module in this package, in the order of the help text. The module's `command` is the command;
@@ -66,7 +63,6 @@ COMPLETE = "_LINK_KV_COMPLETE"
 _FAILURE = {"diff": 2}
 
 _INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
-_ONE_INTERRUPT_SECONDS = 1.0
 
 
 class _Commands(Group):
@@ -104,18 +100,11 @@ def run(args: Sequence[str]) -> int:
     SIGTERM and the terminal's end interrupt a command as Ctrl-C does, so that it cleans up. Under
     ``python -X dev`` an unexpected error shows its traceback.
     """
-    interrupt = _interrupter()
-    # Shells start background commands with SIGINT ignored; those must be stoppable. nohup means it.
-    nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    numbers = (signal.SIGINT, signal.SIGTERM) if nohup else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for number in numbers:
-        signal.signal(number, interrupt)
+    interrupts = Interrupts()
     try:
         return _command(args)
     finally:
-        # The interpreter ends with the defaults: an interrupt that comes twice would be what killed it.
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
+        interrupts.ignore()
 
 
 def _command(args: Sequence[str]) -> int:
@@ -161,23 +150,6 @@ def _is_global(option: str) -> bool:
 
 def _warn(message: Warning | str, *where: object, **more: object) -> None:
     _complain(str(message))
-
-
-def _interrupter() -> Callable[[int, FrameType | None], None]:
-    """A signal handler that raises KeyboardInterrupt, once for signals that come close together.
-
-    Programs that run others often pass one Ctrl-C on as two, and the second would hit the cleaning up.
-    """
-    last = -math.inf
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last > _ONE_INTERRUPT_SECONDS:
-            last = now
-            raise KeyboardInterrupt
-
-    return interrupt
 
 
 def _complain(message: str, status: int = 1) -> int:

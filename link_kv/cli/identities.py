@@ -23,14 +23,13 @@ def command(client: EtcdMiddleware, as_json: bool) -> None:
     In a pipe a line has what it is, its name, its address, and its language, with tabs between.
     """
     from link_kv._core.links import registry
-    from link_kv._core.links.identities import as_text, describe
+    from link_kv._core.links.identities import address_of, as_text, describe
     from link_kv._core.wire.calls import run
 
     from ._documents import dumps
 
     services, clients = run(registry.everybody(client._exchange()))
-    host, _, port = client._space.caller.config.endpoints[0].rpartition(":")
-    found = describe(host, int(port), services, clients)
+    found = describe(*address_of(client._config), services, clients)
     if as_json:
         click.echo(dumps(found))
     elif terminal():

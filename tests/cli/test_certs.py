@@ -81,7 +81,7 @@ def test_etcd_and_a_client_use_them_as_printed(tmp_path: Path) -> None:
 def test_peers_use_them(tmp_path: Path) -> None:
     """A member whose peers speak TLS starts, and its certificate is good for both sides."""
     printed = made(tmp_path)
-    port = local_port()
+    [port] = local._free_ports(1)
     peers = [
         f"--listen-peer-urls=https://127.0.0.1:{port}",
         f"--initial-advertise-peer-urls=https://127.0.0.1:{port}",
@@ -96,12 +96,6 @@ def test_peers_use_them(tmp_path: Path) -> None:
             context.wrap_socket(raw, server_hostname="127.0.0.1") as secure,
         ):
             assert secure.version() in ("TLSv1.2", "TLSv1.3")
-
-
-def local_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def test_a_client_logs_in_by_its_name(tmp_path: Path) -> None:

@@ -13,19 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
-from pydantic import Field
+from pydantic import BaseModel, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from link_kv import EtcdMiddleware, NotFound, PathError, RevisionError, local
 from link_kv._core.configuration.applied import acknowledgements
 from link_kv._core.configuration.changes import keys, replace
+from link_kv._core.configuration.history import history
 from link_kv._core.wire.calls import run
 from link_kv.cli._documents import DocumentError
-from link_kv.driver import EtcdConfDriver, Parameter, category, configuration
+from link_kv.cli._show import plain
+from link_kv.codec import encode
+from link_kv.driver import Array, Configurable, EtcdConfDriver, Parameter, category, configuration, watch
 from link_kv.errors import Conflict, LinkKVError, NotATree
+from link_kv.live import hub_of
 from link_kv.settings import Followed, follow
 from tests.live.history import compact
+from tests.logins import ANN, client_of, server_with_logins
 from tests.processes import until
 
 from .command import call, on_terminal
@@ -96,9 +102,17 @@ def test_waiting_ends_when_the_last_has_answered(
     with follow(Server, PATH, client=etcd_client, settle=60):
         until(lambda: len(told(etcd_client)) == 2)
         revision = etcd_client.put(f"{PATH}/port", 6)
+        until(lambda: [each.seen for each in told(etcd_client)].count(revision) == 1)
         result = cli.run("config", "status", PATH, "--wait", str(revision), "--at-most", "0.5")
         assert isinstance(result.exception, click.ClickException)
         assert result.exception.message == "1 of 2 have not answered within 0.5 s"
+
+
+def test_how_long_to_wait_is_a_number_of_seconds(cli: Cli) -> None:
+    for none in ("inf", "nan", "-1", "1e300"):
+        said = cli.fails(click.UsageError, "config", "status", PATH, "--wait", "1", "--at-most", none)
+        assert "is no number of seconds" in said
+    assert cli("config", "status", PATH, "--wait", "1", "--at-most", "1e9") == "no process follows it\n"
 
 
 def test_nobody_follows(cli: Cli) -> None:
@@ -139,6 +153,47 @@ def test_check(cli: Cli, etcd_client: EtcdMiddleware, followed: Followed[Server]
     assert "a change is KEY=VALUE" in cli.fails(LinkKVError, "config", "check", PATH, "port")
 
 
+def test_check_reads_texts_as_the_processes_do(cli: Cli, etcd_client: EtcdMiddleware) -> None:
+    def hexadecimal(svalue: str, **others: Any) -> int:
+        return int(svalue, 16)
+
+    declared = category(
+        "C",
+        Parameter("debug", value=False),
+        Parameter("port", ptype=int, value=1),
+        Parameter("ratio", ptype=float),
+        Parameter("ports", ptype=Array(int)),
+        Parameter("names", ptype=Array()),
+        Parameter("limits", ptype=dict),
+        Parameter("id", ptype=int, parser=hexadecimal),
+        Parameter("text"),
+    )
+    configurable = Configurable(paths=PATH, conf=declared, drivers=[EtcdConfDriver(etcd_client)])
+    changes = {
+        "C/debug": ("y", "", "yes", "2"),
+        "C/port": ("1.0", "1e3", "007", " 7", "1_0", "x", "-3"),
+        "C/ratio": ("1e3", "nan", "1,5"),
+        "C/ports": ("1, 2", "[1, 2]", '["1", 2.5]', "1, x", ""),
+        "C/names": ("a, 1", "[1"),
+        "C/limits": ('{"a": 1}', "[]", "a"),
+        "C/id": ("ff", "f"),
+        "C/text": ("1.0", "x"),
+        "D/port": ("x", "1"),
+        "D/other": ("x", "1"),
+        "C": ("x",),
+    }
+    with watch(configurable, settle=0) as reload:
+        until(lambda: len(told(etcd_client)) == 1)
+        for name, texts in changes.items():
+            for text in texts:
+                result = cli.run("config", "check", PATH, f"{name}={text}")
+                revision = int(cli("set", f"{PATH}/{name}", text).split()[-1])
+                assert result.return_value == (not reload.wait(revision, 10)), (name, text)
+                if result.return_value:
+                    assert result.stdout.startswith(f"{name}: ")
+            assert reload.wait(etcd_client.delete(f"{PATH}/{name}"), 10)
+
+
 def test_check_needs_somebody_who_says_what_it_accepts(cli: Cli, etcd_client: EtcdMiddleware) -> None:
     assert "no running process says" in cli.fails(LinkKVError, "config", "check", PATH, "port=1")
     for schema in (b'{"type": 5}', b'{"$ref": "http://127.0.0.1:1/x"}', b'{"$ref": "#/$defs/x"}'):
@@ -170,6 +225,25 @@ def test_there_and_back(cli: Cli, etcd_client: EtcdMiddleware, tmp_path: Path, f
     after = {key: value for key, value in etcd_client.raw.items() if b"/.link/written" not in key}
     assert after == before
     assert list(EtcdConfDriver(etcd_client).getconf(PATH)) == ["z", "Empty", "a/b"]
+
+
+@pytest.mark.parametrize("form", ["ini", "json", "yaml", "toml"])
+def test_texts_like_numbers_there_and_back(
+    cli: Cli, etcd_client: EtcdMiddleware, tmp_path: Path, form: str
+) -> None:
+    driver = EtcdConfDriver(etcd_client)
+    texts = {"version": "1.10", "code": "1e5", "zero": "-0", "plain": "1.5", "text": "x"}
+    driver.setconf(
+        configuration(category("C", *(Parameter(name, value=text) for name, text in texts.items()))), PATH
+    )
+    etcd_client.raw[f"{etcd_client.prefix}{PATH}/C/data".encode()] = b"\xfe"
+    raw = cli.raw("config", "export", PATH, "-f", "json")
+    assert json.loads(raw)["C"] == {**texts, "plain": 1.5, "data": {"$bytes": "/g=="}}
+    del etcd_client[f"{PATH}/C/data"]
+    file = tmp_path / f"x.{form}"
+    file.write_bytes(cli.raw("config", "export", PATH, "-f", form))
+    cli("config", "import", str(file), PATH)
+    assert {each.name: each.value for each in driver.getconf(PATH)["C"].values()} == texts
 
 
 def test_ini_is_text(cli: Cli, etcd_client: EtcdMiddleware, tmp_path: Path) -> None:
@@ -225,10 +299,12 @@ def test_imports_and_others_writes_race(
 
     thread = threading.Thread(target=disturb)
     thread.start()
-    for _ in range(10):
-        cli("config", "import", str(file), PATH)
-    stop.set()
-    thread.join()
+    try:
+        for _ in range(10):
+            cli("config", "import", str(file), PATH)
+    finally:
+        stop.set()
+        thread.join()
     cli("config", "import", str(file), PATH)
     assert etcd_client[PATH] == wanted
 
@@ -264,6 +340,38 @@ def test_diff_of_moments_and_files(cli: Cli, etcd_client: EtcdMiddleware, tmp_pa
         assert (result.stdout, result.return_value) == (shown, 1 if shown else 0)
     done = call(*cli.options, "config", "diff", PATH, "none.ini")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+def test_the_order_of_categories_is_part_of_a_configuration(
+    cli: Cli, etcd_client: EtcdMiddleware, tmp_path: Path
+) -> None:
+    """Of parameters of one name the last category's counts."""
+    driver = EtcdConfDriver(etcd_client)
+    driver.setconf(configuration(*(category(name, Parameter("x", value=name)) for name in "AB")), PATH)
+    file = tmp_path / "x.ini"
+    file.write_text("[B]\nx = B\n[A]\nx = A\n")
+    order = '.link/categories\t["B", "A"]\n'
+    assert cli("config", "import", str(file), PATH, "--dry-run") == f"+\t{PATH}/{order}"
+    result = cli.run("config", "diff", PATH, f"file:{file}")
+    assert (result.stdout, result.return_value) == (f"+\t/{order}", 1)
+    with watch(Configurable(paths=PATH, drivers=[driver]), settle=0.7) as reload:
+        until(lambda: len(told(etcd_client)) == 1)
+        before = told(etcd_client)[0].seen
+        done = cli("config", "import", str(file), PATH)
+        assert done.startswith(f"+\t{PATH}/{order}revision ")
+        revision = int(done.split()[-1])
+        assert cli("config", "status", PATH, "--wait", str(revision)).startswith("1 applied\n")
+        assert [each.seen for each in told(etcd_client)] == [revision]
+        assert reload.current["x"] == "A"
+    assert cli("config", "import", str(file), PATH) == "nothing changes\n"
+    without = tmp_path / "x.json"
+    without.write_text('{"x": 1}')
+    assert ".link" not in cli.run("config", "diff", PATH, f"file:{without}").stdout
+    assert cli("config", "rollback", PATH, str(before)).startswith(f"-\t{PATH}/{order}revision ")
+    rows = [line.split("\t") for line in cli("config", "log", PATH, "--since", str(revision)).splitlines()]
+    assert [row[3:] for row in rows] == [[sign, *order.strip().split("\t")] for sign in "-+"]
+    assert int(rows[1][0]) == revision
+    assert rows[0][2].endswith(f":{os.getpid()}")
 
 
 # History
@@ -307,10 +415,19 @@ def test_log_and_rollback(cli: Cli, etcd_client: EtcdMiddleware, tmp_path: Path)
     assert f"{PATH}: " in cli.fails(RevisionError, "config", "rollback", PATH, "99999999")
     for none in ("0", str(2**64)):
         assert "whole number from 1" in cli.fails(RevisionError, "config", "rollback", PATH, none)
-    for none in ("-1", str(2**64)):
-        assert "whole number from 1" in cli.fails(
-            RevisionError, "config", "export", PATH, f"--revision={none}"
-        )
+    for none in ("0", "-1", "-200", str(2**64)):
+        for command in (("export", PATH, f"--revision={none}"), ("log", PATH, f"--since={none}")):
+            assert "whole number from 1" in cli.fails(RevisionError, "config", *command)
+    assert "whole number from 1" in cli.fails(RevisionError, "config", "diff", f"{PATH}@0", PATH)
+
+
+def test_a_log_of_arrays_and_of_what_is_empty(cli: Cli, etcd_client: EtcdMiddleware) -> None:
+    array = np.arange(3)
+    revision = etcd_client.put(PATH, {"array": array, "dict": {}, "list": []})
+    rows = [
+        line.split("\t")[-2:] for line in cli("config", "log", PATH, "--since", str(revision)).splitlines()
+    ]
+    assert rows == [["array", plain(encode(array))], ["dict", "{}"], ["list", "[]"]]
 
 
 def test_a_log_without_anything(cli: Cli, etcd_client: EtcdMiddleware) -> None:
@@ -334,6 +451,21 @@ def test_history_reaches_as_far_back_as_the_compaction_and_says_so() -> None:
         assert lines[-1].startswith(f"{revision - 1}\t-\t-\t…\twhat was before is compacted")
         assert "compacted" in cli.fails(RevisionError, "config", "rollback", PATH, str(first))
         assert "compacted" in cli.fails(RevisionError, "config", "log", PATH, "--since", str(first))
+        client.raw[f"/p{PATH}/.link/categories".encode()] = b'["x"]'
+        compact(server.endpoints[0], revision + 1)
+        lines = cli("config", "log", PATH, "--since", str(revision + 1)).splitlines()
+        assert [line.split("\t")[3:] for line in lines] == [
+            ["-", ".link/categories", "…"],
+            ["+", ".link/categories", '["x"]'],
+        ]
+
+
+def test_who_reads_a_prefix_sees_its_log() -> None:
+    with server_with_logins() as etcd, client_of(etcd, ANN, "/app") as client:
+        client["/store"] = {"x": 1}
+        client["/store/x"] = 2
+        found = history(hub_of(client), client._space.place("/store"))
+        assert [len(write.changes) for write in found.writes] == [1, 1]
 
 
 def test_explain(
@@ -370,6 +502,37 @@ def test_explain(
     assert "writer\t-" in cli("config", "explain", f"{PATH}/port")
     assert "by no running process" in cli("config", "explain", "/elsewhere/x")
     assert "name a parameter" in cli.fails(PathError, "config", "explain", "/x")
+
+
+def test_explain_knows_what_of_a_field_is_from_elsewhere(
+    cli: Cli, etcd_client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Database(BaseModel):
+        host: str = ""
+        port: int = 0
+        name: list[str] = []
+
+    class Nested(BaseSettings):
+        model_config = SettingsConfigDict(env_prefix="LINK_KV_TEST_SERVER_", env_nested_delimiter="__")
+
+        db: Database = Database()
+        host: str = ""
+
+    monkeypatch.setenv("LINK_KV_TEST_SERVER_DB__PORT", "5")
+    monkeypatch.setenv("LINK_KV_TEST_SERVER_DB__NAME", "[]")
+    monkeypatch.setenv("LINK_KV_TEST_SERVER_HOST", "x")
+    etcd_client[PATH] = {"db": {"host": "h", "port": 1, "name": ["n"]}}
+    with follow(Nested, PATH, client=etcd_client):
+        until(lambda: len(told(etcd_client)) == 1)
+        for name, source in (
+            ("db/host", "etcd"),
+            ("db/port", "environment"),
+            ("db/name/1", "environment"),
+            ("db/other", "default"),
+            ("host", "environment"),
+        ):
+            [line] = cli("config", "explain", f"{PATH}/{name}").splitlines()[-1:]
+            assert line.split("\t")[-1] == source, name
 
 
 def test_explain_is_of_parameters(cli: Cli, etcd_client: EtcdMiddleware, followed: Followed[Server]) -> None:

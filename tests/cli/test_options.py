@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from link_kv import EtcdMiddleware, local
-from link_kv.cli._run import _message
+from link_kv.cli._run import _message, link_kv
 from link_kv.local import LocalEtcd
 
 from ..processes import ask
@@ -26,6 +27,32 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
     assert done.stderr.count("\n") == 1
     assert done.stderr.rstrip("\n").isprintable()
     return done.stderr.removeprefix("link-kv: ").rstrip("\n")
+
+
+def commands_of(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
+    """All commands by what one types, those of groups too."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands_of(command, f"{name} ")
+        else:
+            yield f"{above}{name}", command
+
+
+def test_the_reference_names_every_command_and_option() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/command-line.md").read_text(encoding="utf-8")
+    missing = []
+    for name, command in commands_of(link_kv):
+        *group, last = name.split()
+        if not re.search(rf"`{''.join(f'{each} ' for each in group)}[^`]*\b{last}\b", page):
+            missing.append(name)
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                missing += [
+                    f"{name} {option}" for option in parameter.opts if not re.search(rf"[` ]{option}\b", page)
+                ]
+    assert missing == []
 
 
 def test_options_win_over_the_environment(cli: Cli, etcd_client: EtcdMiddleware) -> None:
@@ -147,6 +174,38 @@ def test_an_interrupt_while_it_is_imported_is_one_line() -> None:
     """
     done = subprocess.run([sys.executable, "-c", code, "ls"], capture_output=True, check=False, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "link-kv: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "come",
+    [
+        # As a module that makes dataclasses runs one. `python -m` would take it for one that nobody caught.
+        pytest.param("exec('signal.raise_signal(signal.SIGTERM); None')", id="within a string that is run"),
+        # Where an exception is told, and goes no further.
+        pytest.param("weakref.finalize(set(), signal.raise_signal, signal.SIGTERM)", id="at a finalizer"),
+        # As one that comes just before the main thread begins to wait, which wakes nobody.
+        pytest.param(
+            "Timer(0.2, lambda: signal.pthread_kill(get_ident(), signal.SIGTERM)).start()",
+            id="while nothing wakes the main thread",
+        ),
+    ],
+)
+def test_an_interrupt_that_comes_at_an_unlucky_moment_is_one(come: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(f"""if True:
+        import signal, sys, weakref
+        from threading import Event, Timer, get_ident
+        from link_kv.cli import _run, get
+
+        def resolve_path(name):
+            {come}
+            Event().wait()
+
+        get.resolve_path = resolve_path
+        sys.exit(_run.run(sys.argv[1:]))
+    """)
+    command = [sys.executable, "-m", "program", "get", "/a"]
+    done = subprocess.run(command, capture_output=True, check=False, text=True, cwd=tmp_path, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nlink-kv: interrupted\n")
 
 
 def test_nobody_reads(cli: Cli, etcd_client: EtcdMiddleware) -> None:

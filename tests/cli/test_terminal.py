@@ -124,12 +124,26 @@ def test_importing_asks(cli: Cli, etcd_client: EtcdMiddleware, tmp_path: Path) -
     assert "[y/N]" not in seen(cli, "import", file, "/other", "--yes")
 
 
+_ALL_IS_LONG = """
+import threading
+from link_kv._core.clients import progress
+from link_kv.cli import main
+
+class Now(threading.Timer):
+    def start(self):
+        super().start()
+        self.join()
+
+threading.Timer = Now
+progress._LONG = 0.0
+main()
+"""
+"""``link-kv``, which shows that work goes on before it begins."""
+
+
 def test_long_work_shows_that_it_goes_on(cli: Cli, etcd_client: EtcdMiddleware, tmp_path: Path) -> None:
     etcd_client["/big"] = {str(number): os.urandom(60_000) for number in range(20)}
-    # All work is long.
-    imports = "from link_kv._core.clients import progress; from link_kv.cli import main"
-    code = f"{imports}; progress._LONG = 0.0; main()"
-    command = [sys.executable, "-c", code, *cli.options]
+    command = [sys.executable, "-c", _ALL_IS_LONG, *cli.options]
     status, text = on_terminal(command=[*command, "backup", str(tmp_path / "b")])
     assert status == 0
     assert "copying" in text

@@ -22,6 +22,7 @@ from link_kv.errors import (
     TooLarge,
 )
 from tests.contract.adapters import Kind, soon
+from tests.leases import revoke
 
 DOCUMENT = {"name": "cam", "size": {"x": 1, "y": 2.5}, "tags": ["a", "b"], "empty": {}, "none": None}
 
@@ -51,9 +52,13 @@ async def test_put_tells_the_revision_and_compares_it(client: Any) -> None:
     assert await client.item("/a") == 2
 
 
-async def test_put_for_a_while(client: Any) -> None:
+async def test_put_for_a_while(client: Any, etcd: Any) -> None:
+    await client.put("/a", {"b": 1}, ttl=600)
+    lease = (await client.entry("/a/b")).lease
+    assert lease
+    revoke(etcd.endpoints[0], lease)
+    await soon(lambda: _gone(client, "/a"))
     await client.put("/a", {"b": 1}, ttl=1)
-    assert (await client.entry("/a/b")).lease
     await soon(lambda: _gone(client, "/a"))
     with pytest.raises(ConfigError, match="ttl"):
         await client.put("/a", 1, ttl=0)

@@ -21,7 +21,7 @@ def endpoint(etcd: Any) -> str:
 
 
 async def test_a_session_keeps_what_is_put_until_it_is_closed(kind: Kind, client: Any, endpoint: str) -> None:
-    session = await kind.session(client, 2)
+    session = await kind.session(client, 6)  # a machine that stalls for less does not end it
     assert await session.put("/a", {"b": 1}) > 0
     await session.put("/c", 2)
     await session.delete("/c")
@@ -31,7 +31,7 @@ async def test_a_session_keeps_what_is_put_until_it_is_closed(kind: Kind, client
     assert (await client.entry("/a/b")).lease == lease
     assert lease in leases(endpoint)
     end = keeper.now() + session.ttl + 0.5
-    await soon(lambda: keeper.now() > end)
+    await soon(lambda: keeper.now() > end, 60)
     assert session.alive
     assert not session.lost.is_set()
     assert await client.item("/a") == {"b": 1}
@@ -49,7 +49,7 @@ async def test_a_session_keeps_what_is_put_until_it_is_closed(kind: Kind, client
 
 
 async def test_a_lost_session_and_one_that_renews(kind: Kind, client: Any, endpoint: str) -> None:
-    lost, renewed = await kind.session(client, 2), await kind.session(client, 2, renew=True)
+    lost, renewed = await kind.session(client, 6), await kind.session(client, 6, renew=True)
     await lost.put("/lost", 1)
     await renewed.put("/renewed", 1)
     first = renewed.lease
@@ -83,11 +83,11 @@ async def test_one_holds_a_lock_at_a_time(kind: Kind, client: Any, endpoint: str
     assert await lock.acquire() is True
     assert lock.held
     assert "held" in repr(lock.target)
-    began = time.monotonic()
     assert await other.acquire(0) is False
+    began = time.monotonic()
     assert await other.acquire(0.3) is False
-    assert 0.3 <= time.monotonic() - began < 1.5
-    waiting = asyncio.ensure_future(other.acquire(15))
+    assert 0.3 <= time.monotonic() - began < 10
+    waiting = asyncio.ensure_future(other.acquire(60))
     await soon(lambda: _claims(client, 2))
     with pytest.raises(LockRefused):
         await other.acquire(0)
@@ -121,7 +121,7 @@ async def test_who_asked_first_gets_it_first_and_readers_share(kind: Kind, clien
         tasks.append(asyncio.ensure_future(take(name, "reader" in name, let_go)))
         await soon(lambda number=number: _claims(client, number + 1))
     await soon(lambda: len(order) == 2)
-    assert order == ["reader 1", "reader 2"]
+    assert set(order) == {"reader 1", "reader 2"}  # in whichever order they come to say so
     events["reader 2"].set()
     events["reader 1"].set()
     await soon(lambda: len(order) == 3)
@@ -129,7 +129,7 @@ async def test_who_asked_first_gets_it_first_and_readers_share(kind: Kind, clien
     await soon(lambda: len(order) == 4)
     events["reader 3"].set()
     await asyncio.gather(*tasks)
-    assert order == ["reader 1", "reader 2", "writer", "reader 3"]
+    assert order[2:] == ["writer", "reader 3"]
 
 
 async def test_writes_under_a_lock_are_fenced(kind: Kind, client: Any, endpoint: str) -> None:
@@ -168,7 +168,7 @@ async def test_writes_under_a_lock_are_fenced(kind: Kind, client: Any, endpoint:
 
 
 async def test_a_lost_lock_is_told_at_the_end_of_its_block(kind: Kind, client: Any, endpoint: str) -> None:
-    lock = kind.lock(client, "name", ttl=2)
+    lock = kind.lock(client, "name", ttl=6)
 
     async def block(error: Exception | None) -> None:
         async with lock:
@@ -190,7 +190,7 @@ async def test_a_lost_lock_is_told_at_the_end_of_its_block(kind: Kind, client: A
 async def test_a_place_in_the_queue_that_is_lost_is_told(kind: Kind, client: Any, endpoint: str) -> None:
     async with kind.lock(client, "name") as holder:
         mine = holder.target._acquired()._key
-        waiting = asyncio.ensure_future(kind.lock(client, "name", ttl=2).acquire(15))
+        waiting = asyncio.ensure_future(kind.lock(client, "name", ttl=6).acquire(60))
         await soon(lambda: _claims(client, 2))
         (claim,) = {key for key in await client.raw.paths() if b"/.link/locks/" in key} - {mine}
         delete(endpoint, claim)

@@ -6,8 +6,8 @@ Real servers fail in these ways too (tests/wire), but not in every order, nor wh
 from __future__ import annotations
 
 import itertools
+import math
 import re
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from link_kv._core.wire import calls
 from link_kv._core.wire.calls import AUTHENTICATE, RANGE, STATUS, TXN, WATCH, Caller, Method, Repeat, run
 from link_kv._core.wire.calls import _share as share
 from link_kv._core.wire.config import Config
@@ -39,6 +40,7 @@ REFUSED = WireFailure(
 CUT = WireFailure(14, "Socket closed")
 LATE = WireFailure(4, "Deadline Exceeded")
 NO_LEADER = WireFailure(14, "etcdserver: no leader")
+LATE_IN_SERVER = WireFailure(2, "context deadline exceeded")
 BUSY = WireFailure(8, "etcdserver: too many requests")
 STALE = WireFailure(16, "etcdserver: invalid auth token")
 CHANGED = WireFailure(2, "auth: revision in header is old")
@@ -47,8 +49,32 @@ ANSWER = SimpleNamespace(succeeded=True, header=SimpleNamespace(cluster_id=7), t
 GUARD_FAILED = SimpleNamespace(succeeded=False, header=SimpleNamespace(cluster_id=7))
 
 
+class Clock:
+    """Time that passes when a wire sleeps, and when a script says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+clock = Clock()
+
+
+@pytest.fixture(autouse=True)
+def slow_machines_are_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "time", clock)
+
+
+def too_late() -> WireFailure:
+    """An answer that does not come before the deadline."""
+    clock.now += 60
+    return LATE
+
+
 class Script:
-    """A wire that answers and fails as it is told, and remembers what was sent."""
+    """A wire that answers and fails as it is told, and remembers what was sent. That takes no time."""
 
     def __init__(self, *outcomes: Any, forever: Any = None, greetings: Iterator[Any] | None = None) -> None:
         self.outcomes = list(outcomes)
@@ -77,6 +103,7 @@ class Script:
 
     async def sleep(self, seconds: float) -> None:
         self.slept += seconds
+        clock.now += seconds
 
     async def lookup(self, config: Config) -> tuple[str, ...]:
         return config.endpoints
@@ -93,14 +120,19 @@ class Script:
 
 
 def call(
-    script: Script, repeat: Repeat = Repeat.READ, endpoints: int = 3, seconds: float = 5, **options: Any
+    script: Script,
+    repeat: Repeat = Repeat.READ,
+    endpoints: int = 3,
+    seconds: float = 5,
+    each: float = math.inf,
+    **options: Any,
 ) -> Any:
     """What a call over the script gives, when all that it was told has come to pass."""
     config = Config(endpoints=tuple(f"h{n}:1" for n in range(endpoints)), insecure_password=True, **options)
     caller = Caller(config, script)  # type: ignore[arg-type]
     method = RANGE if repeat is Repeat.READ else TXN
     try:
-        return run(caller.call(method, b"x" * 10, repeat, time.monotonic() + seconds))
+        return run(caller.call(method, b"x" * 10, repeat, clock.now + seconds, each))
     finally:
         assert not script.outcomes, "the call ended before the script"
 
@@ -108,7 +140,7 @@ def call(
 # What is sent again
 
 
-@pytest.mark.parametrize("failure", [REFUSED, CUT, LATE, NO_LEADER, BUSY])
+@pytest.mark.parametrize("failure", [REFUSED, CUT, LATE, LATE_IN_SERVER, NO_LEADER, BUSY])
 def test_a_read_goes_to_another_endpoint(failure: WireFailure) -> None:
     script = Script(failure, failure, ANSWER)
     assert call(script) is ANSWER
@@ -122,7 +154,7 @@ def test_what_was_not_done_is_sent_again(failure: WireFailure, repeat: Repeat) -
 
 
 @pytest.mark.parametrize(
-    "failure", [CUT, LATE, WireFailure(13, "?"), WireFailure(2, "?"), WireFailure(1, "?")]
+    "failure", [CUT, LATE, LATE_IN_SERVER, WireFailure(13, "?"), WireFailure(2, "?"), WireFailure(1, "?")]
 )
 def test_a_write_in_doubt_is_not_sent_again(failure: WireFailure) -> None:
     script = Script(failure)
@@ -131,7 +163,7 @@ def test_a_write_in_doubt_is_not_sent_again(failure: WireFailure) -> None:
     assert script.count(TXN) == 1
 
 
-@pytest.mark.parametrize("failure", [CUT, LATE])
+@pytest.mark.parametrize("failure", [CUT, LATE, LATE_IN_SERVER])
 def test_a_guarded_write_in_doubt_is_sent_again(failure: WireFailure) -> None:
     assert call(Script(failure, ANSWER), Repeat.GUARDED) is ANSWER
 
@@ -152,7 +184,7 @@ def test_doubt_stays_whatever_comes_after_it(second: WireFailure) -> None:
 
 def test_doubt_stays_until_the_deadline() -> None:
     with pytest.raises(OutcomeUnknown):
-        call(Script(CUT, forever=REFUSED), Repeat.GUARDED, seconds=0.02)
+        call(Script(CUT, forever=REFUSED), Repeat.GUARDED)
 
 
 # What is asked first
@@ -171,11 +203,13 @@ def test_a_refused_question_is_an_answer(greeting: Any) -> None:
     assert call(script, Repeat.ONCE, user="u", password="p") is ANSWER
 
 
-@pytest.mark.parametrize(("failure", "error"), [(CUT, Unavailable), (LATE, DeadlineExceeded)])
+@pytest.mark.parametrize(
+    ("failure", "error"), [(CUT, Unavailable), (LATE, DeadlineExceeded), (LATE_IN_SERVER, DeadlineExceeded)]
+)
 def test_a_write_that_was_never_sent_is_not_in_doubt(failure: WireFailure, error: type[Unavailable]) -> None:
     script = Script(greetings=iter(lambda: failure, None))
     with pytest.raises(error) as caught:
-        call(script, Repeat.ONCE, seconds=0.02)
+        call(script, Repeat.ONCE)
     assert not isinstance(caught.value, OutcomeUnknown)
     assert script.count(TXN) == 0
 
@@ -186,7 +220,7 @@ def test_the_question_is_asked_once_in_a_while() -> None:
     for _ in range(5):
         run(caller.call(TXN, b"", Repeat.ONCE))
     assert script.count(STATUS) == 1
-    caller._answered["h0:1"] -= 60
+    clock.now += 60
     run(caller.call(TXN, b"", Repeat.ONCE))
     assert script.count(STATUS) == 2
 
@@ -213,15 +247,27 @@ def test_after_a_failure_the_question_is_asked_again() -> None:
 def test_each_endpoint_gets_a_share_and_the_last_one_all_that_is_left() -> None:
     script = Script(LATE, LATE, ANSWER)
     call(script, seconds=6)
-    assert script.timeouts == pytest.approx([1, 2.4, 6], abs=0.1)  # the script takes no time
+    assert script.timeouts == pytest.approx([1, 2.4, 6])
     assert [share(turn, 3) for turn in range(3)] == pytest.approx([1 / 6, 2 / 5, 1])
     assert share(0, 1) == 1
+
+
+def test_what_is_answered_at_once_or_not_for_a_while_is_asked_of_each_endpoint_again_and_again() -> None:
+    script = Script(*[LATE] * 7, ANSWER)
+    call(script, seconds=60, each=0.5)
+    assert script.timeouts == pytest.approx([0.5] * 3 + [1] * 3 + [2] * 2)
+
+
+def test_of_a_single_endpoint_an_answer_is_awaited_for_all_the_time() -> None:
+    script = Script(ANSWER)
+    call(script, endpoints=1, seconds=6, each=0.5)
+    assert script.timeouts == pytest.approx([6])
 
 
 def test_a_write_that_is_sent_once_gets_all_the_time() -> None:
     script = Script(ANSWER)
     call(script, Repeat.ONCE, seconds=6)
-    assert script.timeouts == pytest.approx([6], abs=0.1)
+    assert script.timeouts == pytest.approx([6])
 
 
 @pytest.mark.parametrize("repeat", list(Repeat))
@@ -238,10 +284,39 @@ def test_pauses_grow_and_are_bounded() -> None:
     assert 0.5 < script.slept < 9 * 0.25
 
 
-@pytest.mark.parametrize(("failure", "error"), [(REFUSED, Unavailable), (LATE, DeadlineExceeded)])
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [(REFUSED, Unavailable), (LATE, DeadlineExceeded), (LATE_IN_SERVER, DeadlineExceeded)],
+)
 def test_what_is_said_when_the_time_is_over(failure: WireFailure, error: type[Unavailable]) -> None:
-    with pytest.raises(error, match="h0:1, h1:1, h2:1"):
-        call(Script(forever=failure), seconds=0.02)
+    with pytest.raises(error, match="h0:1, h1:1, h2:1") as caught:
+        call(Script(forever=failure))
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("repeat", list(Repeat))
+def test_a_crumb_of_the_time_is_no_reason(repeat: Repeat) -> None:
+    """The pause after a refusal ends just before the deadline: what is tried then cannot be answered."""
+    script = Script(NO_LEADER, too_late)
+    error = Unavailable if repeat is Repeat.READ else OutcomeUnknown
+    with pytest.raises(error, match="no leader" if error is Unavailable else "Deadline Exceeded") as caught:
+        call(script, repeat, endpoints=1, seconds=0.06)
+    assert type(caught.value) is error
+    assert script.timeouts[1] < 0.06
+
+
+def test_a_question_that_gets_a_crumb_of_the_time_is_no_reason() -> None:
+    script = Script(greetings=iter([NO_LEADER, too_late]))
+    with pytest.raises(Unavailable, match="refused for now: no leader"):
+        call(script, Repeat.ONCE, endpoints=1, seconds=0.06)
+
+
+def test_who_refused_before_and_then_says_nothing_for_long_does_not_answer() -> None:
+    for outcomes in ([too_late], [NO_LEADER, too_late]):
+        with pytest.raises(DeadlineExceeded):
+            call(Script(*outcomes), endpoints=1, seconds=2)
+    with pytest.raises(DeadlineExceeded):
+        call(Script(too_late), endpoints=1, seconds=0.06)
 
 
 # Tokens
@@ -314,6 +389,7 @@ def test_another_cluster_is_sent_nothing() -> None:
         (WireFailure(14, ""), Meaning.UNKNOWN),
         (CUT, Meaning.UNKNOWN),
         (LATE, Meaning.UNKNOWN),
+        (LATE_IN_SERVER, Meaning.UNKNOWN),
         (STALE, Meaning.STALE_TOKEN),
         (CHANGED, Meaning.STALE_TOKEN),
         (WireFailure(3, "etcdserver: revision of auth store is old"), Meaning.STALE_TOKEN),

@@ -83,18 +83,18 @@ def test_srv_records_become_endpoints_by_priority() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "error", "message"),
+    ("answer", "seconds", "error", "message"),
     [
-        (refuses(dns.rcode.NXDOMAIN), ConfigError, "does not exist"),
-        (answers(), ConfigError, "does not exist"),
-        (answers("0 0 0 ."), ConfigError, "says that there is no etcd in this domain"),
-        (refuses(dns.rcode.SERVFAIL), Unavailable, "SERVFAIL"),
-        (lambda query: None, DeadlineExceeded, "no name server answered within 0.3 s"),
+        (refuses(dns.rcode.NXDOMAIN), 20, ConfigError, "does not exist"),
+        (answers(), 20, ConfigError, "does not exist"),
+        (answers("0 0 0 ."), 20, ConfigError, "says that there is no etcd in this domain"),
+        (refuses(dns.rcode.SERVFAIL), 20, Unavailable, "SERVFAIL"),
+        (lambda query: None, 0.3, DeadlineExceeded, "no name server answered within 0.3 s"),
     ],
 )
-def test_a_look_up_that_fails(answer: Any, error: type[Exception], message: str) -> None:
+def test_a_look_up_that_fails(answer: Any, seconds: float, error: type[Exception], message: str) -> None:
     with name_server(answer) as resolver, pytest.raises(error, match=message) as caught:
-        lookup_srv("example.org", True, 0.3, resolver)
+        lookup_srv("example.org", True, seconds, resolver)
     assert type(caught.value) is error
     assert "srv_domain 'example.org': SRV record _etcd-client-ssl._tcp.example.org" in str(caught.value)
 

@@ -181,6 +181,9 @@ class Color(IntEnum):
         (PLAIN, None, None),
         (PLAIN, {"a": [1]}, {"a": [1]}),
         (Description(range=[0, 1]), "x", "x"),
+        (Description(range=[0, 1]), ["x", 1, {"a": 5}], ["x", 1, {"a": 5}]),
+        (Description(range=[0, 1]), np.int64(1), np.int64(1)),
+        (Description(range=[0, 1]), np.str_("x"), np.str_("x")),
     ],
 )
 def test_accepted(description: Description, value: Any, stored: Any) -> None:
@@ -203,6 +206,11 @@ def test_accepted(description: Description, value: Any, stored: Any) -> None:
         (Description(type="numeric", range=[None, 0]), 1, "outside of its range, at most 0"),
         (Description(type="numeric", range=[0, 10]), math.nan, "nan is outside of its range"),
         (Description(range=[0, 10]), 11, "outside of its range"),
+        (Description(range=[0, 10]), np.int64(99), "99 is outside of its range, 0 to 10"),
+        (Description(range=[0, 10]), np.float32(99), r"99\.0 is outside of its range"),
+        (Description(range=[0, 10]), np.float64("nan"), "outside of its range"),
+        (Description(range=[0, 10]), np.array([1.0, 99.0]), r"99\.0 is outside of its range"),
+        (Description(range=[0, 10]), [1, [99]], "99 is outside of its range"),
         (Description(type="string"), 7, "7 is not text"),
         (BOOLEAN, 2, r"2 is none of 0 \(False\), 1 \(True\)"),
         (BOOLEAN, "No", "'No' is none of"),

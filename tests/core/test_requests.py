@@ -115,6 +115,12 @@ def test_a_range_reads_back(get: Get) -> None:
     assert read_range(messages().RangeRequest.FromString(range_request(get))) == get
 
 
+def test_no_revision_is_sent_as_another() -> None:
+    for revision in (-1, -200):
+        with pytest.raises(AssertionError):
+            range_request(Get(b"k", revision=revision))
+
+
 def test_a_range_may_count_only_and_be_serializable() -> None:
     message = messages().RangeRequest.FromString(range_request(Get(b"k"), count_only=True, serializable=True))
     assert (message.key, message.count_only, message.serializable) == (b"k", True, True)

@@ -94,6 +94,32 @@ def test_one_bad_parameter_leaves_the_others_applied(
     assert sorted(driver.problems(PATH)) == [f"/{PATH}/C/port"]
 
 
+def test_who_reads_a_bad_value_does_not_make_it_good(
+    etcd_client: EtcdMiddleware, driver: EtcdConfDriver
+) -> None:
+    conf = declared(Parameter("port", ptype=int, value=8080))
+
+    @Configurable(paths=PATH, conf=conf, drivers=[driver])
+    class Server:
+        port: int
+
+    class Other:
+        port: str
+
+    server, other = Server(), Other()
+    of_text = Configurable(paths=PATH, conf=declared(Parameter("port", ptype=str)), drivers=[driver])
+    etcd_client[f"/{PATH}/C/port"] = 9090
+    applyconfiguration([server])
+    assert driver.getconf(PATH, conf=conf.copy())["C"]["port"].value == 9090
+    etcd_client[f"/{PATH}/C/port"] = "ninety"
+    assert driver.getconf(PATH)["C"]["port"].value == "ninety"
+    of_text.applyconfiguration(targets=[other])
+    assert other.port == "ninety"
+    applyconfiguration([server])
+    assert server.port == 9090
+    assert driver.getconf(PATH, conf=conf.copy())["C"]["port"].value == 9090
+
+
 def test_what_is_no_configuration_is_reported(etcd_client: EtcdMiddleware, driver: EtcdConfDriver) -> None:
     etcd_client[f"/{PATH}"] = {"A": {"x": 1}, "leaf": 1, "list": [1], "nothing": []}
     assert values(driver.getconf(PATH)) == {"A": {"x": "1"}}

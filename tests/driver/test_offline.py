@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def test_the_last_known_configuration_is_read_from_disk(
     home = tmp_path / "home"
     monkeypatch.setenv("LINK_KV_HOME", str(home))
     server = own_etcd()
-    options: dict[str, Any] = {"endpoints": server.endpoints, "prefix": "/p", "timeout": 2}
+    options: dict[str, Any] = {"endpoints": server.endpoints, "prefix": "/p", "timeout": 10}
     conf = configuration(category("z", Parameter("x", value="=1")), category("A", Parameter("y", value="2")))
     with EtcdMiddleware(**options) as client:
         EtcdConfDriver(client).setconf(conf, PATH)
@@ -98,11 +99,13 @@ def test_a_running_program_keeps_what_it_read(
 ) -> None:
     monkeypatch.setenv("LINK_KV_HOME", str(tmp_path / "home"))
     server = own_etcd()
-    with EtcdMiddleware(endpoints=server.endpoints, timeout=1) as client:
+    with EtcdMiddleware(endpoints=server.endpoints, timeout=10) as client:
         client[f"/{PATH}/C/x"] = "one"
         driver = EtcdConfDriver(client, offline="cache")
         conf = driver.getconf(PATH)
         server.stop()
+        caller = client._space.caller
+        caller.config = replace(caller.config, timeout=1)  # nobody answers any more
         assert values(driver.getconf(PATH)) == values(conf) == {"C": {"x": "one"}}
         source = driver.source(PATH)
         assert source is not None

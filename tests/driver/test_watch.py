@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import queue
 import random
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from link_kv import EtcdMiddleware, local
 from link_kv._core.configuration.applied import acknowledgements, schemas
+from link_kv._core.configuration.schema import TEXTS
 from link_kv._core.wire.calls import run
 from link_kv.driver import (
     BOOL,
@@ -100,6 +103,36 @@ def test_a_bad_value_leaves_all_of_the_last_good_configuration_in_force(
     assert errors.empty()
 
 
+def test_what_is_in_force_for_one_class_is_not_for_another(
+    etcd_client: EtcdMiddleware, driver: EtcdConfDriver
+) -> None:
+    """Both have their sections in one file, and only one of them knows what is bad in it."""
+
+    @Configurable(paths=PATH, conf=declared(Parameter("name")), drivers=[driver])
+    class One: ...
+
+    @Configurable(
+        paths=PATH,
+        conf=declared(Parameter("port", ptype=int, value=8080), Parameter("debug", value=False)),
+        drivers=[driver],
+    )
+    class Other:
+        port: int
+        debug: bool
+
+    with watch(Other, settle=0) as other:
+        with watch(One, settle=0) as one:
+            good = etcd_client.put(f"/{PATH}/C", {"port": 9090, "debug": False})
+            assert one.wait(good, 10)
+            assert other.wait(good, 10)
+            bad = etcd_client.put(f"/{PATH}/C", {"port": "ninety", "debug": True})
+            assert one.wait(bad, 10)
+            assert not other.wait(bad, 10)
+            assert (Other().port, Other().debug) == (9090, False)
+        driver.getconf(PATH)
+        assert (Other().port, Other().debug) == (9090, False)
+
+
 def test_a_program_that_starts_on_a_bad_value_has_the_others(
     etcd_client: EtcdMiddleware, server: Any
 ) -> None:
@@ -129,10 +162,13 @@ def test_everything_of_a_revision_arrives_in_one_step(etcd_client: EtcdMiddlewar
     with watch(server, settle=0) as reload:
         reader = threading.Thread(target=read)
         reader.start()
-        for number in range(100):
-            assert reload.wait(etcd_client.put(f"/{PATH}/C", {"port": number, "hosts": [str(number)]}), 10)
-        stop.set()
-        reader.join()
+        try:
+            for number in range(100):
+                revision = etcd_client.put(f"/{PATH}/C", {"port": number, "hosts": [str(number)]})
+                assert reload.wait(revision, 10)
+        finally:
+            stop.set()
+            reader.join()
     assert not mixed
 
 
@@ -160,6 +196,47 @@ def test_instances_made_while_a_change_arrives_do_not_miss_it(
         assert made[0].port == 2
 
 
+def test_making_an_instance_does_not_wait_for_the_setters_of_others(
+    etcd_client: EtcdMiddleware, driver: EtcdConfDriver
+) -> None:
+    lock, setting = threading.RLock(), threading.Event()
+
+    @Configurable(paths=PATH, conf=declared(Parameter("port", ptype=int, value=1)), drivers=[driver])
+    class Server:
+        _port = 0
+
+        def __init__(self, late: bool = False) -> None:
+            if late:
+                etcd_client[f"/{PATH}/C/port"] = 2
+                assert setting.wait(10)
+
+        @property
+        def port(self) -> int:
+            return self._port
+
+        @port.setter
+        def port(self, value: int) -> None:
+            if value == 2:
+                setting.set()
+            with lock:
+                self._port = value
+
+    first = Server()
+    made: list[Any] = []
+
+    def make() -> None:
+        with lock:
+            made.append(Server(late=True))
+
+    with watch(Server, settle=0):
+        maker = threading.Thread(target=make, daemon=True)
+        maker.start()
+        maker.join(10)
+        assert not maker.is_alive()
+        assert made[0].port == 2
+        until(lambda: first.port == 2)
+
+
 def test_what_a_program_does_to_a_list_does_not_stay(
     etcd_client: EtcdMiddleware, server: Any, followed: Reload
 ) -> None:
@@ -182,6 +259,66 @@ def test_functions_take_what_is_in_force(etcd_client: EtcdMiddleware, driver: Et
         assert port_of() == 2
         assert not reload.wait(etcd_client.put(f"/{PATH}/C/port", "x"), 10)
         assert port_of() == 2
+
+
+def test_results_of_functions_are_no_instances(
+    etcd_client: EtcdMiddleware, driver: EtcdConfDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Connection: ...
+
+    configurable = Configurable(paths=PATH, conf=declared(Parameter("port", ptype=int)), drivers=[driver])
+    made: list[Any] = [1, None, Connection()]
+
+    @configurable
+    def connect(port: int | None = None) -> Any:
+        return made[port or 0]
+
+    with watch(connect, settle=0) as reload:
+        for number in range(3):
+            assert reload.wait(etcd_client.put(f"/{PATH}/C/port", number), 10)
+            assert connect() is made[number]
+        assert reload.wait(etcd_client.put(f"/{PATH}/C/port", 5), 10)
+    assert vars(made[2]) == {}
+    assert len(list(configurable.targets)) == 1
+    assert "could not be set" not in caplog.text
+
+
+def test_instances_that_are_equal_are_followed_for_as_long_as_they_live(
+    etcd_client: EtcdMiddleware, driver: EtcdConfDriver
+) -> None:
+    configurable = Configurable(paths=PATH, conf=declared(Parameter("port", ptype=int)), drivers=[driver])
+
+    @configurable
+    class Server:
+        port: int
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Server)
+
+        def __hash__(self) -> int:
+            return 0
+
+    @configurable
+    class Slotted:
+        """Nothing refers weakly to one."""
+
+        __slots__ = ("port",)
+
+    class Plain: ...
+
+    one, other = Server(), Server()
+    others: list[Any] = [Slotted(), Plain()]
+    configurable.targets.append(others[1])
+    with watch(configurable, settle=0) as reload:
+        assert reload.wait(etcd_client.put(f"/{PATH}/C/port", 2), 10)
+        assert [each.port for each in (one, other, *others)] == [2] * 4
+    kept = len(list(configurable.targets))
+    gone = weakref.ref(other)
+    del other
+    gc.collect()
+    assert gone() is None
+    assert len(list(configurable.targets)) == kept - 1
+    assert one in configurable.targets
 
 
 def test_properties_slots_and_setters_of_the_program(
@@ -274,7 +411,7 @@ def test_other_drivers_and_expressions_of_the_program_count(
         until(
             lambda: (
                 run(acknowledgements(etcd_client._exchange(), str(file)))[1][0].elsewhere
-                == {"own": "another driver"}
+                == {"C/own": "another driver"}
             )
         )
         assert not reload.wait(etcd_client.put(f"{file}/C/x", "=1 / 0"), 10)
@@ -369,7 +506,9 @@ def test_nothing_in_etcd_is_evaluated(
 # Who runs what
 
 
-def test_a_process_says_what_it_has_in_force(etcd_client: EtcdMiddleware, followed: Reload) -> None:
+def test_a_process_says_what_it_has_in_force_and_accepts(
+    etcd_client: EtcdMiddleware, followed: Reload
+) -> None:
     revision = etcd_client.put(f"/{PATH}/C/port", 1)
     assert followed.wait(revision, 10)
 
@@ -378,9 +517,10 @@ def test_a_process_says_what_it_has_in_force(etcd_client: EtcdMiddleware, follow
 
     until(lambda: [each.revision for each in told()] == [revision])
     [schema] = run(schemas(etcd_client._exchange(), PATH)).values()
+    assert schema[TEXTS]
     assert schema["properties"]["C"]["properties"] == {
-        "port": {"type": "integer", "default": 8080},
-        "debug": {"type": "boolean", "default": False},
+        "port": {"type": "integer"},
+        "debug": {"type": "boolean"},
         "hosts": {"type": "array", "items": {"type": "string"}},
     }
 
@@ -423,7 +563,7 @@ def test_a_program_may_start_while_etcd_is_down(
 ) -> None:
     monkeypatch.setenv("LINK_KV_HOME", str(tmp_path / "home"))
     server = own_etcd()
-    with EtcdMiddleware(endpoints=server.endpoints, timeout=1) as client:
+    with EtcdMiddleware(endpoints=server.endpoints, timeout=10) as client:
         client[f"/{PATH}/C/x"] = 1
         EtcdConfDriver(client, offline="cache").getconf(PATH)
     server.stop()
@@ -437,7 +577,8 @@ def test_a_program_may_start_while_etcd_is_down(
             server.restart()
             assert reload.wait(1, 30)
             assert reload.state == "live"
-            assert reload.wait(client.put(f"/{PATH}/C/x", 2), 10)
+            with EtcdMiddleware(endpoints=server.endpoints, timeout=10) as patient:
+                assert reload.wait(patient.put(f"/{PATH}/C/x", 2), 10)
             assert reload.current["x"] == 2
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from link_kv import EtcdMiddleware
+from link_kv import EtcdMiddleware, serving
 from link_kv._core.endpoints.alerts import Alert, read
 from link_kv.endpoints import Endpoints, KVStore, KVStoreKey, load
 
@@ -17,8 +17,9 @@ Serve = Callable[..., KVStore]
 
 
 @pytest.fixture(autouse=True)
-def configured(environment_of_programs: None) -> None:
-    """Programs find the test's etcd."""
+def configured(environment_of_programs: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs find the test's etcd. What is set comes after what was polled, however busy the machine is."""
+    monkeypatch.setattr(serving, "_FLUSH", 20.0)
 
 
 @pytest.fixture

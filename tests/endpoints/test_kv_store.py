@@ -8,10 +8,21 @@ from typing import Any
 
 import pytest
 
-from link_kv import AccessDenied, EtcdMiddleware, KeyExists, NotFound, Refused, RemoteError, get
-from link_kv.endpoints import Endpoints, KVStore, KVStoreKey, ReplyError, times2, times3
+from link_kv import (
+    AccessDenied,
+    EtcdMiddleware,
+    KeyExists,
+    Lock,
+    LockLost,
+    NotFound,
+    Refused,
+    RemoteError,
+    get,
+)
+from link_kv.endpoints import Alerts, Endpoints, KVStore, KVStoreKey, ReplyError, times2, times3
 from link_kv.links import connect
 
+from ..leases import delete, leases
 from ..processes import until
 from .conftest import Heard, Serve
 
@@ -220,6 +231,14 @@ def test_lockout(serve: Serve, endpoints: Endpoints, etcd_client: EtcdMiddleware
     endpoints.set("foo", 4)
 
 
+def test_a_lockout_that_was_opened_leaves_no_lease(serve: Serve, endpoints: Endpoints, etcd: Any) -> None:
+    serve(KVStoreKey(1, name="foo"))
+    endpoints.get("foo")
+    before = leases(etcd.endpoints[0])
+    endpoints.unlock("foo", endpoints.lock("foo"))
+    assert leases(etcd.endpoints[0]) <= before  # those of others may have expired
+
+
 def test_a_lockout_of_a_provider_covers_its_endpoints(serve: Serve, endpoints: Endpoints) -> None:
     kv = serve(KVStoreKey(1, name="foo"), KVStoreKey(1, name="bar"))
     foo = endpoints.lock("foo")
@@ -236,7 +255,7 @@ def test_a_lockout_of_a_provider_covers_its_endpoints(serve: Serve, endpoints: E
 
 
 def test_a_lockout_ends_with_its_lease(serve: Serve, endpoints: Endpoints) -> None:
-    kv = serve(KVStoreKey(1, name="foo", lockout_ttl=1))
+    kv = serve(KVStoreKey(1, name="foo", lockout_ttl=4))
     endpoints.lock("foo")
     assert kv.endpoint("foo").is_locked
     until(lambda: not kv.endpoint("foo").is_locked, 30)
@@ -331,3 +350,68 @@ def test_setup_calls_and_nodes(serve_file: Callable[..., Any]) -> None:
     assert kv.set("peaches", 2) == {"value_raw": 2}
     assert kv.set("plums", 2) == {}
     assert other.endpoint_names == []
+
+
+def test_more_endpoints_than_one_transaction_has_compares(serve: Serve, endpoints: Endpoints) -> None:
+    serve(*(KVStoreKey(number, name=f"e{number}") for number in range(200)), name="many")
+    assert endpoints.get("e199") == {"value_raw": 199}
+    with pytest.raises(KeyExists, match=r"endpoint e7: service many has one of this name"):
+        serve(KVStoreKey(1, name="e7"), name="other")
+
+
+def test_who_listens_hears_also_what_was_linked_before(serve: Serve, endpoints: Endpoints) -> None:
+    kv = serve(KVStoreKey(1, name="foo", log_on_set=True))
+    assert endpoints.get("foo") == {"value_raw": 1}
+    heard: list[tuple[Any, ...]] = []
+    endpoints.listen(lambda *told: heard.append(told), ["kv"])
+    kv.set("foo", 2)
+    until(lambda: [told[:2] for told in heard] == [("kv", "sensor_value.foo")])
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["and it is known here", "and only etcd knows"])
+def test_under_a_lock_that_is_lost_nothing_is_set(
+    serve: Serve, etcd_client: EtcdMiddleware, etcd: Any, known: bool
+) -> None:
+    serve(KVStoreKey(1, name="a"), name="dome")
+    lock = Lock(etcd_client, "dome", ttl=60)
+    lock.acquire()
+    item = get("dome.a", client=lock.client)
+    item.set(2)
+    item += 1
+    assert item.value == 3
+    if known:
+        lock.release()
+    else:
+        delete(etcd.endpoints[0], lock._acquired()._key)
+    with pytest.raises(LockLost, match=r"/dome/a: lock dome: .*nothing was set"):
+        item.set(4)
+    with pytest.raises(LockLost, match=r"/dome/a: lock dome: .*nothing was set"):
+        item += 1
+    assert etcd_client["/dome/a"] == 3
+    get("dome.a", client=etcd_client).set(5)
+
+
+def test_locks_share_the_links_of_their_client(serve: Serve, etcd_client: EtcdMiddleware) -> None:
+    serve(KVStoreKey(1, name="a"), name="dome")
+    for number in range(3):
+        with Lock(etcd_client, "dome") as lock:
+            get("dome.a", client=lock.client).set(number)
+    with connect(name="other") as client:
+        names = [each["name"] for each in client.identities()["clients"].values()]
+    assert sorted(names) == ["Item", "other"]
+
+
+@pytest.mark.parametrize("held", [7, [7], [["/a", 1, "x"]], [[b"/a", 1]], [[b"/a", 1, "x"]]])
+def test_what_is_no_lock_is_not_held(serve: Serve, endpoints: Endpoints, held: Any) -> None:
+    serve(KVStoreKey(1, name="a"), name="dome")
+    reply = endpoints.request("set", "a", {"values": [2], "if_held": held})
+    assert reply.return_code != 0
+    assert endpoints.get("a") == {"value_raw": 1}
+
+
+def test_the_end_of_alerts_is_told_each_time(etcd_client: EtcdMiddleware) -> None:
+    alerts = Alerts(etcd_client)
+    alerts.close()
+    for _ in range(3):
+        assert alerts.next(timeout=20) is None
+    assert list(alerts) == []

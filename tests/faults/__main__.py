@@ -41,17 +41,21 @@ from tests.faults.run import Outcome, Run
 
 Check = Callable[[Run], list[Outcome]]
 
+OUTAGES: dict[str, Check] = {"followers": followers.run}
+QUIET: dict[str, Check] = {"endings": endings.run, "leaks": leaks.run, "canaries": canaries.run}
+"""What does nothing to the cluster, and works in programs of its own."""
 GROUPS: tuple[dict[str, Check], ...] = (
     {"history": history.run},
     {"resyncs": resyncs.run},
     {"trees": trees.run},
-    {"followers": followers.run},
-    # These wait more than they work, and leave two of the members alone.
+    OUTAGES,
+    # These leave two of the members alone.
     {"failed": failed.run, "locks": locks.run, "frozen": frozen.run},
-    # These do nothing to the cluster, and work in programs of their own.
-    {"fuzz": fuzz.run, "endings": endings.run, "leaks": leaks.run, "canaries": canaries.run},
+    QUIET,
 )
-CHECKS = [name for group in GROUPS for name in group]
+ASIDE: dict[str, Check] = {"fuzz": fuzz.run}
+"""What does not even use the cluster. Begins with the outages, where all wait most of the time."""
+CHECKS = [name for group in (*GROUPS, ASIDE) for name in group]
 
 
 def options() -> argparse.Namespace:
@@ -99,9 +103,13 @@ def main() -> int:
         if not cluster.safe:
             run.say("below etcd 3.5.5 no member is killed or cut off: the server itself fails then")
         asked = args.only or CHECKS
+        aside: Callable[[], list[Outcome]] = list
         for group in GROUPS:
-            outcomes += together(run, {name: check for name, check in group.items() if name in asked})
-        if not GROUPS[-1].keys() >= set(asked):
+            if group is OUTAGES:
+                aside = begin(run, chosen(ASIDE, asked))
+            outcomes += together(run, chosen(group, asked))
+        outcomes += aside()
+        if not {*QUIET, *ASIDE} >= set(asked):
             outcomes.append(done(run))
     code = verdict(outcomes)
     for outcome in outcomes:
@@ -117,11 +125,12 @@ def main() -> int:
     return code
 
 
-def together(run: Run, checks: Mapping[str, Check]) -> list[Outcome]:
-    """Run checks at the same time, on a cluster that is whole before and after."""
-    if not checks:
-        return []
-    run.cluster.whole()
+def chosen(checks: Mapping[str, Check], asked: list[str]) -> dict[str, Check]:
+    return {name: check for name, check in checks.items() if name in asked}
+
+
+def begin(run: Run, checks: Mapping[str, Check]) -> Callable[[], list[Outcome]]:
+    """Begin checks, each in a thread; what waits for what came of them."""
     came: dict[str, list[Outcome]] = {name: [] for name in checks}
     # Daemons: what is interrupted does not wait for them before it removes the cluster.
     threads = [
@@ -132,10 +141,22 @@ def together(run: Run, checks: Mapping[str, Check]) -> list[Outcome]:
     ]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+
+    def finish() -> list[Outcome]:
+        for thread in threads:
+            thread.join()
+        return [outcome for name in checks for outcome in came[name] or [broken(name, "there is no outcome")]]
+
+    return finish
+
+
+def together(run: Run, checks: Mapping[str, Check]) -> list[Outcome]:
+    """Run checks at the same time, on a cluster that is whole before and after."""
+    if not checks:
+        return []
     run.cluster.whole()
-    outcomes = [outcome for name in checks for outcome in came[name] or [broken(name, "there is no outcome")]]
+    outcomes = begin(run, checks)()
+    run.cluster.whole()
     if run.cluster.crashes:
         # An etcd that fails by itself leaves nothing that passes. What was found stays: the library may be to
         # blame for it all the same.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+from link_kv.errors import OutcomeUnknown
 from tests.faults.checker import Finding, History, check, check_delivery, check_members, written
 from tests.faults.cluster import Cluster
 from tests.faults.records import (
@@ -38,11 +39,17 @@ class Arena:
 
     def mark(self) -> int:
         """The revision of a write that comes after all that was acknowledged so far."""
-        number = next(self._numbers)
-        self._log.note([f"mark.{number}", "put", ["end", number], time.monotonic()])
-        revision = self._client.put("/end", number)
-        self._log.note([f"mark.{number}", time.monotonic(), "ok", "", revision])
-        return revision
+        while True:
+            number = next(self._numbers)
+            self._log.note([f"mark.{number}", "put", ["end", number], time.monotonic()])
+            try:
+                revision = self._client.put("/end", number)
+            except OutcomeUnknown as error:  # as after a fault
+                told = f"{type(error).__name__}: {error}"
+                self._log.note([f"mark.{number}", time.monotonic(), "unknown", told, None])
+                continue
+            self._log.note([f"mark.{number}", time.monotonic(), "ok", "", revision])
+            return revision
 
     def log(self, number: int) -> Path:
         """Where a worker writes down what it does."""

@@ -802,6 +802,7 @@ def fuzz(entrance: Entrance, seconds: float, seed: int, tally: Tally) -> None:
 
 
 def main(name: str, seconds: str, seed: str) -> None:
+    os.nice(10)  # others that run meanwhile measure times
     # What hangs for good is told where, and ends the program without its last line.
     faulthandler.dump_traceback_later(2 * float(seconds) + 60, exit=True)
     errors = _Errors()

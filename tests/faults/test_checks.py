@@ -36,10 +36,7 @@ def client(cluster: Processes) -> Iterator[EtcdMiddleware]:
 
 
 @pytest.fixture
-def followed(
-    cluster: Processes, client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Followed]:
-    monkeypatch.setattr(mirrors, "_PATIENCE", 0.5)
+def followed(cluster: Processes, client: EtcdMiddleware) -> Iterator[Followed]:
     with closing(Followed(client, cluster, ["/"])) as followed:
         followed.add_store("t0")
         yield followed
@@ -64,10 +61,16 @@ def test_a_store_that_follows_no_more_is_found_though_it_is_right_about_its_own_
     monkeypatch.setattr(Store, "revision", revision)
     assert not _found(followed, client.put("/end", 1))
     client["/t0/a"] = 2
-    assert _found(followed, client.put("/end", 2)) == {"store, late"}
+    mark = client.put("/end", 2)
+    assert all(mirror.wait(mark, 30) for mirror in followed.mirrors)
+    monkeypatch.setattr(mirrors, "_PATIENCE", 2.0)
+    assert _found(followed, mark) == {"store, late"}
 
 
-def test_a_store_that_is_not_there_is_not_passed_over(followed: Followed) -> None:
+def test_a_store_that_is_not_there_is_not_passed_over(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "_PATIENCE", 0.5)
     with pytest.raises(AssertionError):
         followed.add_store("t1")
 

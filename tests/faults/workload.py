@@ -60,6 +60,8 @@ class Worker:
         weights = mix() if weights is None else weights
         self.in_doubt = 0
         """How many writes may have happened or not."""
+        self.refused = 0
+        """How many have certainly not happened."""
         self._kinds, self._weights = list(weights), list(weights.values())
         self._name = name
         self._client = client
@@ -92,6 +94,7 @@ class Worker:
                 self.in_doubt += kind not in READS
             elif isinstance(error, Unavailable):
                 outcome = "not applied"
+                self.refused += kind not in READS
             elif isinstance(error, LinkKVError):
                 outcome = type(error).__name__
             else:

@@ -14,8 +14,8 @@ import pytest
 
 from link_kv import EtcdMiddleware as Blocking
 from link_kv import RevisionError, Unavailable
-from link_kv._core.watching import aio_takers
-from link_kv._core.watching.watcher import Feed
+from link_kv._core.watching import aio_takers, settle
+from link_kv._core.watching.watcher import Feed, Hub
 from link_kv.aio import Change, EtcdMiddleware
 from link_kv.live import hub_of
 from link_kv.tree import MISSING, Place
@@ -73,6 +73,9 @@ async def test_closing_the_client_ends_an_iteration(etcd: Any, etcd_prefix: str)
         await client.close()
         with pytest.raises(StopAsyncIteration):
             await waiting
+        for _ in range(2):  # each further step ends too
+            with pytest.raises(StopAsyncIteration):
+                await take(changes, 1)
         assert changes.state == "lost"
 
 
@@ -148,7 +151,7 @@ async def test_a_callback_may_await_what_is_cancelled(
 async def test_options_are_those_of_the_blocking_client(client: EtcdMiddleware) -> None:
     heard = asyncio.Queue[Any]()
     await client.put("/a", 0)
-    await client.subscribe("/a", heard.put_nowait, policy="latest", max_hz=50, prime=True, queue=10)
+    await client.subscribe("/a", heard.put_nowait, policy="latest", max_hz=2, prime=True, queue=10)
     for number in range(1, 50):
         await client.put("/a", number)
     values = [(await asyncio.wait_for(heard.get(), SOON)).value]
@@ -156,6 +159,28 @@ async def test_options_are_those_of_the_blocking_client(client: EtcdMiddleware) 
         values.append((await asyncio.wait_for(heard.get(), SOON)).value)
     assert values == sorted(values)
     assert len(values) < 50
+
+
+async def test_the_end_is_told_whatever_the_rate(etcd: Any, etcd_prefix: str) -> None:
+    client = EtcdMiddleware(endpoints=etcd.endpoints, prefix=etcd_prefix)
+    heard, states = asyncio.Queue[Any](), asyncio.Queue[str]()
+    await client.subscribe("/a", heard.put_nowait, max_hz=0.01, on_state=states.put_nowait)
+    await client.put("/a", 1)
+    assert (await asyncio.wait_for(heard.get(), SOON)).value == 1
+    await client.close()
+    assert await asyncio.wait_for(states.get(), SOON) == "lost"
+
+
+async def test_closing_ends_the_task_whatever_the_rate(client: EtcdMiddleware) -> None:
+    heard = asyncio.Queue[Any]()
+    subscription = await client.subscribe("/a", heard.put_nowait, max_hz=0.01)
+    await client.put("/a", 1)
+    await asyncio.wait_for(heard.get(), SOON)
+    task = subscription._task
+    assert task is not None
+    assert not task.done()
+    subscription.close()
+    await asyncio.wait_for(task, SOON)
 
 
 async def test_a_program_reads_its_own_writes(client: EtcdMiddleware) -> None:
@@ -192,6 +217,70 @@ async def test_waiting_for_a_mirror_takes_no_thread_of_the_loop(client: EtcdMidd
             await asyncio.wait_for(client.put("/b", 1), SOON)
             assert other[""] == 1
     assert await asyncio.wait_for(asyncio.gather(*waits), SOON) == [False] * 3
+
+
+async def test_a_write_takes_no_thread_of_the_loop(
+    client: EtcdMiddleware, etcd_client: Blocking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "PATIENCE", 10 * SOON)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    busy, go = threading.Event(), threading.Event()
+    async with await client.mirror("/a") as mirror:
+        hub = hub_of(client)
+        hold_up(hub, go)
+        try:
+            await asyncio.to_thread(etcd_client.put, "/a/x", 0)  # for this it waits already
+            await asyncio.to_thread(until, lambda: mirror.get("x") == 0)
+            blocks = loop.run_in_executor(None, busy.wait, 10 * SOON)
+            writes = asyncio.create_task(client.put("/a/x", 1))
+
+            async def waiting() -> None:
+                while not hub._waiting:
+                    await asyncio.sleep(0.001)
+
+            await asyncio.wait_for(waiting(), SOON)
+            assert not writes.done()
+            go.set()
+            await asyncio.wait_for(writes, SOON)
+            assert mirror["x"] == 1
+        finally:
+            go.set()
+            busy.set()
+        await blocks
+
+
+async def test_a_write_waits_for_a_mirror_for_some_time_only(
+    client: EtcdMiddleware, etcd_client: Blocking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "PATIENCE", 0.05)
+    go = threading.Event()
+    async with await client.mirror("/a") as mirror:
+        hold_up(hub_of(client), go)
+        try:
+            await asyncio.to_thread(etcd_client.put, "/a/x", 0)
+            await asyncio.to_thread(until, lambda: mirror.get("x") == 0)
+            await asyncio.wait_for(client.put("/a/x", 1), SOON)
+            assert mirror["x"] == 0
+        finally:
+            go.set()
+        await asyncio.to_thread(until, lambda: mirror["x"] == 1)
+        assert not hub_of(client)._looks
+
+
+def hold_up(hub: Hub, go: threading.Event) -> None:
+    """Hold up a write of 1 that comes on the stream, and what comes after it."""
+    stream = hub._stream
+    assert stream is not None
+    receive = stream.receive
+
+    async def held_up() -> Any:
+        answer = await receive()
+        if any(event.kv.value == b"1" for event in answer.events):
+            assert go.wait(2 * SOON)
+        return answer
+
+    stream.receive = held_up  # type: ignore[method-assign]
 
 
 async def test_an_iteration_that_could_not_begin_begins_again(
@@ -236,6 +325,84 @@ async def test_an_iteration_that_is_closed_while_it_begins_leaves_nothing(
     assert not hub._machine.watches
 
 
+async def test_closing_just_before_an_iteration_waits_ends_it(
+    client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with client.watch("/a") as changes:
+        await client.put("/a", 1)
+        await take(changes, 1)  # from now on it is awake
+        changes._came.clear()  # as when it had waited for that
+        take_one = changes._take
+        monkeypatch.setattr(changes, "_take", lambda: (changes.close(), take_one())[1])
+        with pytest.raises(StopAsyncIteration):
+            await asyncio.wait_for(changes.__anext__(), SOON)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_first_step_that_is_cancelled_costs_nothing(
+    client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    hub = hub_of(client)
+    join, begun, go, over = hub.join, threading.Event(), threading.Event(), threading.Event()
+
+    def held_up(*given: Any, **named: Any) -> None:
+        monkeypatch.setattr(hub, "join", join)
+        begun.set()
+        assert go.wait(SOON)
+        try:
+            if fails:
+                raise Unavailable("not yet")
+            join(*given, **named)
+        finally:
+            over.set()
+
+    monkeypatch.setattr(hub, "join", held_up)
+    changes = client.watch("/a")
+    first = asyncio.create_task(take(changes, 1))
+    assert await asyncio.to_thread(begun.wait, SOON)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    go.set()
+    assert await asyncio.to_thread(over.wait, SOON)
+    if fails:
+        with pytest.raises(Unavailable, match="not yet"):
+            await take(changes, 1)
+    second = asyncio.create_task(take(changes, 1))
+    while changes.state != "live":
+        assert not second.done()
+        await asyncio.sleep(0.001)
+    await client.put("/a", 1)
+    assert [change.value for change in await second] == [1]
+    changes.close()
+    assert not hub._machine.watches
+
+
+async def test_what_was_not_entered_is_closed(
+    client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = hub_of(client)
+    join, begun, go, over = hub.join, threading.Event(), threading.Event(), threading.Event()
+
+    def held_up(*given: Any, **named: Any) -> None:
+        begun.set()
+        assert go.wait(SOON)
+        join(*given, **named)
+        over.set()
+
+    monkeypatch.setattr(hub, "join", held_up)
+    changes = client.watch("/a")
+    enters = asyncio.create_task(changes.__aenter__())
+    assert await asyncio.to_thread(begun.wait, SOON)
+    enters.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await enters
+    go.set()
+    assert await asyncio.to_thread(over.wait, SOON)
+    await asyncio.to_thread(until, lambda: not hub._machine.watches)
+    assert changes.state == "lost"
+
+
 async def test_a_mirror_that_is_cancelled_while_it_begins_is_closed(
     client: EtcdMiddleware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +427,20 @@ async def test_a_mirror_that_is_cancelled_while_it_begins_is_closed(
     assert not hub._machine.watches
 
 
+async def test_mirrors_are_counted_while_what_is_followed_changes(client: EtcdMiddleware) -> None:
+    hub = hub_of(client)
+
+    class Last:
+        @property
+        def mirrors(self) -> int:
+            hub._feeds.pop(b"/b", None)
+            return 1
+
+    hub._feeds.update({b"/a": Last(), b"/b": Last()})  # type: ignore[dict-item]
+    assert hub.mirrors == 2
+    hub._feeds.clear()
+
+
 async def test_maintenance_is_that_of_the_blocking_client(client: EtcdMiddleware) -> None:
     etcd3 = await client.etcd3()
     assert await asyncio.to_thread(lambda: etcd3.status().version)
@@ -267,6 +448,7 @@ async def test_maintenance_is_that_of_the_blocking_client(client: EtcdMiddleware
 
 
 async def test_being_cancelled_while_it_begins_leaves_nothing() -> None:
+    before = set(threading.enumerate())
     client = EtcdMiddleware(endpoints=["127.0.0.1:1"], timeout=0.5)
     begins = asyncio.create_task(client.subscribe("/a", print))
     await asyncio.sleep(0.05)
@@ -277,7 +459,8 @@ async def test_being_cancelled_while_it_begins_leaves_nothing() -> None:
         await client.mirror()
     await client.close()
     await asyncio.to_thread(
-        until, lambda: "link-kv-watch" not in [each.name for each in threading.enumerate()]
+        until,
+        lambda: "link-kv-watch" not in [each.name for each in threading.enumerate() if each not in before],
     )
 
 

@@ -14,21 +14,25 @@ import time
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from link_kv import AccessDenied, EtcdMiddleware, RevisionError, local
+from link_kv import AccessDenied, EtcdMiddleware, OutcomeUnknown, RevisionError, local
+from link_kv._core.watching import settle
 from link_kv._core.wire.calls import RANGE, run
 from link_kv._core.wire.failures import UNAUTHENTICATED, WireFailure
 from link_kv.live import Subscription, hub_of
+from link_kv.plan import Delete
 from link_kv.tree import MISSING
 from tests.live.bridge import Bridge
 from tests.live.history import History, Recorder, batches, compact
 from tests.live.inbox import Inbox
 from tests.live.workload import writing
 from tests.processes import ask, until
+from tests.wire.conftest import SLACK
 from tests.wire.proxy import Proxy
 
 PREFIX = "/ns"
@@ -80,7 +84,7 @@ class Watched:
             came = [batch for batch in came if batch.changes or batch.synthetic]  # not for housekeeping alone
             matched.append(History(recorder, subscription.path).check(came, start, end))
             assert subscription.stats.gaps == sum(batch.synthetic for batch in came)
-            assert subscription.state == "live"
+            until(lambda subscription=subscription: subscription.state == "live")
             assert subscription.stats.callback_errors == 0
         state = History(recorder, "/t").state_at(end)
         view = {f"/t/{key}": value for key, value in self.first.items()}
@@ -104,6 +108,12 @@ def finish(client: EtcdMiddleware) -> int:
 # The checker's runs
 
 
+def skip_when_it_panicked(server: local.LocalEtcd) -> None:
+    """An etcd below 3.5.5 does, now and then, when a transaction that only reads is broken off."""
+    if not server.running and tuple(map(int, server.version.split("."))) < (3, 5, 5):
+        pytest.skip(f"etcd {server.version} itself failed: it ended {server.outcome()}")
+
+
 def run_with(server: local.LocalEtcd, disturb: Any, writes: int, *, whole: bool = False) -> Watched:
     endpoint = server.endpoints[0]
     with (
@@ -116,6 +126,7 @@ def run_with(server: local.LocalEtcd, disturb: Any, writes: int, *, whole: bool 
         with writing([endpoint], PREFIX, writes) as done:
             disturb(bridge, done, recorder)
         bridge.mend()
+        skip_when_it_panicked(server)
         watched.matched = watched.check(recorder, finish(writer))
         return watched
 
@@ -158,6 +169,7 @@ def test_a_connection_that_breaks(server: local.LocalEtcd, writes: int) -> None:
 
     def disturb(bridge: Bridge, done: threading.Event, recorder: Recorder) -> None:
         while not done.wait(rng.uniform(0.05, 0.5)):
+            skip_when_it_panicked(server)
             bridge.cut()
             done.wait(rng.uniform(0.0, 0.3))
             bridge.mend()
@@ -172,6 +184,7 @@ def test_compaction_every_200_ms_while_disconnected(server: local.LocalEtcd, wri
 
     def disturb(bridge: Bridge, done: threading.Event, recorder: Recorder) -> None:
         while not done.is_set():
+            skip_when_it_panicked(server)
             bridge.cut()
             for _ in range(3):
                 done.wait(0.2)
@@ -180,6 +193,14 @@ def test_compaction_every_200_ms_while_disconnected(server: local.LocalEtcd, wri
                 try_compact(endpoint, int(header["revision"]))
             bridge.mend()
             done.wait(1.5)
+        # Once more, however long it took to open the watches again before.
+        bridge.cut()
+        with connect(endpoint) as other:
+            other.update({"/t/end": -3, "/t/k3": -4})
+            revision = other.entry("/t/k3").revision
+        recorder.wait(revision)
+        try_compact(endpoint, revision)
+        bridge.mend()
 
     assert run_with(server, disturb, writes, whole=True).gaps >= 4
 
@@ -250,14 +271,31 @@ def test_the_state_is_told(server: local.LocalEtcd) -> None:
         inbox.wait(1)
 
 
+def test_members_that_say_nothing_do_not_keep_a_watch_from_being_opened_again(
+    server: local.LocalEtcd,
+) -> None:
+    """As while they start. Of a timeout of a minute each would have the 5 s after which connecting ends."""
+    [endpoint] = server.endpoints
+    states = Inbox()
+    with ExitStack() as stack:
+        good, *silent = (stack.enter_context(Proxy(endpoint)) for _ in range(3))
+        endpoints = [proxy.endpoint for proxy in (good, *silent)]
+        client = stack.enter_context(EtcdMiddleware(endpoints=endpoints, prefix=PREFIX, timeout=60))
+        client.subscribe("/a", Inbox(), on_state=states)
+        for proxy in silent:
+            proxy.hold()
+        good.cut()
+        states.until(lambda items: items == ["stale", "live"], 8)
+
+
 def test_a_frozen_server_is_noticed(server: local.LocalEtcd) -> None:
     with connect(*server.endpoints) as client:
         inbox = Inbox()
         subscription = client.subscribe("/a", inbox)
         server.pause()
         began = time.monotonic()
-        until(lambda: subscription.state == "stale", 15)
-        assert time.monotonic() - began < 13
+        until(lambda: subscription.state == "stale", 20)
+        assert time.monotonic() - began < 11 + SLACK
         server.resume()
         until(lambda: subscription.state == "live")
         client["/a"] = 1
@@ -277,7 +315,15 @@ def test_a_member_that_lost_its_cluster_is_noticed() -> None:
             for member in cluster.members[1:]:
                 member.resume()
             until(lambda: states.items[-1] == "live", 20)
-            writer["/a"] = 1
+
+            def written() -> bool:
+                try:
+                    writer["/a"] = 1
+                except OutcomeUnknown:  # an election may be under way
+                    return False
+                return True
+
+            until(written)
             assert inbox.wait(1)[0].value == 1
 
 
@@ -312,6 +358,40 @@ def test_live_is_told_when_what_was_missed_has_come(server: local.LocalEtcd, com
             assert quiet.wait(10) == ["stale", "live"] * 5
 
 
+def test_an_iteration_from_the_past_is_live_again_when_what_it_missed_has_come(
+    server: local.LocalEtcd,
+) -> None:
+    [endpoint] = server.endpoints
+    with Bridge(endpoint) as bridge, connect(bridge.endpoint) as client, connect(endpoint) as other:
+        changes = client.watch("/a", revision=other.put("/a", -1))
+        assert next(changes).value == -1
+        feed = changes.feed
+        assert feed is not None
+        for number in range(5):
+            bridge.cut()
+            until(lambda: changes.state == "stale")
+            written = other.put("/a", number)
+            bridge.mend()
+            until(lambda: changes.state == "live")
+            assert feed.revision >= written
+            assert next(changes).value == number
+        assert changes.stats.reconnects == 5
+
+
+def test_a_mirror_shows_that_everything_was_cleared(
+    server: local.LocalEtcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settle, "PATIENCE", 60)
+    with EtcdMiddleware(endpoints=server.endpoints) as client:
+        client["/a"] = {"x": 1}
+        with client.mirror("/a") as mirror:
+            assert client._space.caller.settling is not None
+            [prepared] = client._space.caller.settling.prepare([Delete(b"\0", b"\0")])
+            assert prepared.previous
+            client.raw.clear(force=True)
+            assert dict(mirror) == {}
+
+
 def test_a_mirror_is_waited_for_while_etcd_cannot_be_reached(server: local.LocalEtcd) -> None:
     [endpoint] = server.endpoints
     with Bridge(endpoint) as bridge, connect(bridge.endpoint) as client, connect(endpoint) as other:
@@ -325,7 +405,7 @@ def test_a_mirror_is_waited_for_while_etcd_cannot_be_reached(server: local.Local
         assert not mirror.wait(revision, 0.2)
         bridge.mend()
         assert mirror.wait(revision, 20)
-        assert mirror.state == "live"
+        until(lambda: mirror.state == "live")
 
 
 def test_a_delete_at_exactly_the_compacted_revision(server: local.LocalEtcd) -> None:
@@ -478,12 +558,12 @@ def base64(text: str) -> str:
 
 
 @pytest.fixture
-def guarded() -> Iterator[local.LocalEtcd]:
-    """A server with logins, whose tokens expire one second after their last use.
+def guarded(request: pytest.FixtureRequest) -> Iterator[local.LocalEtcd]:
+    """A server with logins. With ``forgetful`` tokens expire one second after their last use.
 
     ``reader`` reads /ns, ``narrow`` only /ns/a and the housekeeping that is not a tree's own.
     """
-    with local.start(args=["--auth-token-ttl=1"]) as etcd:
+    with local.start(args=getattr(request, "param", [])) as etcd:
         with connect(*etcd.endpoints) as client:
             client["/a"] = {"x": 0}
         endpoint = etcd.endpoints[0]
@@ -498,6 +578,9 @@ def guarded() -> Iterator[local.LocalEtcd]:
             auth(endpoint, "user/grant", user=name, role=name)
         auth(endpoint, "enable")
         yield etcd
+
+
+forgetful = pytest.mark.parametrize("guarded", [["--auth-token-ttl=1"]], indirect=True, ids=["forgetful"])
 
 
 def expire(client: EtcdMiddleware) -> None:
@@ -516,6 +599,7 @@ def expire(client: EtcdMiddleware) -> None:
     until(expired)
 
 
+@forgetful
 def test_an_expired_token_is_fetched_again(guarded: local.LocalEtcd) -> None:
     login = {"user": "reader", "password": "pw"}
     with (
@@ -570,5 +654,13 @@ def test_a_role_that_is_taken_away_loses_the_watch_at_the_next_connection(guarde
         bridge.mend()
         states.until(lambda items: items[-1:] == ["lost"])
         assert subscription.state == "lost"
-        with pytest.raises(AccessDenied):
-            next(changes)
+        told: list[AccessDenied] = []
+
+        def ask_again() -> None:
+            for _ in range(3):
+                with pytest.raises(AccessDenied) as caught:
+                    next(changes)
+                told.append(caught.value)
+
+        threading.Thread(target=ask_again, daemon=True).start()
+        until(lambda: len(told) == 3)

@@ -35,8 +35,8 @@ def test_a_client_is_a_mutable_mapping(client: EtcdMiddleware) -> None:
 
 def test_constructing_never_connects() -> None:
     begun = time.monotonic()
-    client = EtcdMiddleware(endpoints=["192.0.2.1:2379"], prefix="/a", timeout=0.2)
-    assert time.monotonic() - begun < 0.1
+    client = EtcdMiddleware(endpoints=["192.0.2.1:2379"], prefix="/a", timeout=20)
+    assert time.monotonic() - begun < 10, "nobody is there, and that takes all of the timeout to learn"
     assert "192.0.2.1:2379/a" in repr(client)
     assert client.prefix == "/a"
     client.close()

@@ -8,6 +8,7 @@ import pytest
 
 from link_kv import EtcdMiddleware, get, local
 from link_kv.errors import ConfigError, ListIndexError, NotATree, NotFound
+from tests.leases import revoke
 from tests.middleware.conftest import Stored
 from tests.values import same
 
@@ -267,10 +268,11 @@ def test_what_is_written_in_a_list_that_is_to_expire_goes_with_it(client: EtcdMi
     assert client.entry("/l/1").lease == 0
 
 
-def test_after_its_list_expired_an_item_begins_a_list_that_stays(client: EtcdMiddleware) -> None:
-    client.put("/l", ["a"], ttl=1)
+def test_after_its_list_expired_an_item_begins_a_list_that_stays(client: EtcdMiddleware, etcd: Any) -> None:
+    client.put("/l", ["a"], ttl=600)
     client.append("/l", "b")
     with client.watch("/l") as changes:
+        revoke(etcd.endpoints[0], client.entry("/l/1").lease)
         gone = next(changes), next(changes)
         assert {(change.path, change.kind) for change in gone} == {("/l/1", "delete"), ("/l/2", "delete")}
     assert client.append("/l", "c") == "/l/1"

@@ -21,6 +21,7 @@ from link_kv.errors import (
     TooLarge,
 )
 from link_kv.middleware import Entry
+from tests.leases import revoke
 from tests.middleware.conftest import Stored
 from tests.processes import until
 from tests.values import same
@@ -142,18 +143,29 @@ def test_a_time_to_live_is_a_positive_number_of_seconds(client: EtcdMiddleware, 
 
 
 def test_what_is_put_with_a_time_to_live_goes_by_itself(client: EtcdMiddleware, stored: Stored) -> None:
+    begun = time.monotonic()
     client.put("/leaf", 1, ttl=1)
     client.put("/tree", {"x": {"y": 1}, "l": ["a", "b"], "e": {}}, ttl=0.5)
-    client.create("/made", {"x": 1}, ttl=1)
-    client.put("/at", 2, ttl=1, revision=client.put("/at", 1))
+    until(lambda: not stored())
+    assert time.monotonic() - begun > 0.5
+
+
+def test_what_is_put_with_a_time_to_live_goes_with_its_lease(
+    client: EtcdMiddleware, stored: Stored, etcd: Any
+) -> None:
+    client.put("/leaf", 1, ttl=600)
+    client.put("/tree", {"x": {"y": 1}, "l": ["a", "b"], "e": {}}, ttl=600)
+    client.create("/made", {"x": 1}, ttl=600)
+    client.put("/at", 2, ttl=600, revision=client.put("/at", 1))
     client["/kept"] = {"x": 1}
-    client.put("/kept/y", 2, ttl=1)
-    client.put("/persists", 1, ttl=1)
+    client.put("/kept/y", 2, ttl=600)
+    client.put("/persists", 1, ttl=600)
+    leases = {client.entry(path).lease for path in client} - {0}
     client["/persists"] = 2
     assert len(client) == 10
-    begun = time.monotonic()
-    until(lambda: len(client) == 2, seconds=15)
-    assert time.monotonic() - begun > 0.5
+    assert len(leases) == 6, "one for each write"
+    for lease in leases:
+        revoke(etcd.endpoints[0], lease)
     assert client["/"] == {"kept": {"x": 1}, "persists": 2}
     assert stored() == {"/kept/x": "1", "/persists": "2"}
 

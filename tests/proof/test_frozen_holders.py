@@ -25,6 +25,7 @@ from tests.processes import until
 WORKER = """
 from link_kv import Lock
 from link_kv.errors import LockLost
+client = connect(endpoint, prefix, timeout=60)  # who is frozen for a while still writes
 fenced = arguments[0] == 'fenced'
 between = open(f'{arguments[1]}/{os.getpid()}', 'w')
 def note(word):
@@ -38,7 +39,7 @@ while not stop.is_set():
         with Lock(client, 'counter', ttl=2) as lock:
             through = lock.client if fenced else client
             value = client['/counter']
-            note(b'1')
+            note(b'1%-12d' % value)  # what it read, before it writes
             time.sleep(0.03)
             through['/counter'] = value + 1
             note(b'0')
@@ -69,7 +70,7 @@ def state(pid: int) -> str:
 
 def pause(client: EtcdMiddleware, notes: Path) -> None:
     """Stop the holder between its read and its write, until others have worked for a while without it."""
-    frozen: list[tuple[bytes, int]] = []
+    frozen: list[int] = []
 
     def hit() -> bool:
         found = holder(client)
@@ -78,18 +79,27 @@ def pause(client: EtcdMiddleware, notes: Path) -> None:
         key, pid = found
         os.kill(pid, signal.SIGSTOP)
         until(lambda: state(pid) == "T")
-        if holder(client) != found or (notes / str(pid)).read_text() != "1":
+        noted = (notes / str(pid)).read_text()
+        if holder(client) != found or noted[:1] != "1" or at_the_end_of(client, key) != int(noted[1:]):
             os.kill(pid, signal.SIGCONT)
             return False
-        frozen.append((key, pid))
+        frozen.append(pid)
         return True
 
-    until(hit)
-    ((key, pid),) = frozen
+    until(hit, 60)
     before = client["/counter"]
-    until(lambda: key not in client.raw)
     until(lambda: client["/counter"] > before + 5)
-    os.kill(pid, signal.SIGCONT)
+    os.kill(frozen[0], signal.SIGCONT)
+
+
+def at_the_end_of(client: EtcdMiddleware, claim: bytes) -> int | None:
+    """Where the counter stood last while a claim was there. A request that its holder sent came before."""
+    value = None
+    while True:
+        counter = client["/counter"]
+        if claim not in client.raw:
+            return value
+        value = counter
 
 
 def count(

@@ -1,4 +1,4 @@
-"""A service for tests, as a program: ``python -m tests.services.echo ENDPOINT PREFIX [NAME]``."""
+"""A service for tests, as a program: ``python -m tests.services.echo ENDPOINT PREFIX TTL [NAME]``."""
 
 from __future__ import annotations
 
@@ -69,6 +69,6 @@ class Echo(Service):
 
 
 if __name__ == "__main__":
-    endpoint, prefix, *name = sys.argv[1:]
+    endpoint, prefix, ttl, *name = sys.argv[1:]
     os.environ["LINK_KV_PREFIX"] = prefix
-    Echo(*name).start(endpoints=endpoint, ttl=2)
+    Echo(*name).start(endpoints=endpoint, ttl=float(ttl))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
 from link_kv import DeadlineExceeded, LockRefused, NotFound, RemoteError, Unavailable, aio
+from link_kv._core.links import registry
 
 from .echo import Echo
 
@@ -96,6 +98,7 @@ async def test_notifications_reach_the_loop(echo: Echo) -> None:
         assert told == [(number, "from within") for number in range(10)]
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_linked_client(echo: Echo) -> None:
     class Mine(aio.LinkedClient):
         errors = 0
@@ -137,8 +140,95 @@ async def test_a_service_of_coroutines() -> None:
             await linked.plain(1)
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_service_meanwhile() -> None:
     async with Async(), aio.LinkedClient("Async") as linked:
         assert await linked.plain(1) == 1
     async with await aio.connect() as client:
         assert (await client.identities())["services"] == {}
+
+
+class Held:
+    """Something that waits, in whatever thread it is called, until it may go on."""
+
+    def __init__(self, what: Any) -> None:
+        self.begun, self.go = threading.Event(), threading.Event()
+        self._what = what
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.begun.set()
+        assert self.go.wait(30)
+        return self._what(*args, **kwargs)
+
+    async def cancel(self, task: asyncio.Task[Any]) -> None:
+        """Cancel what waits here."""
+        assert await asyncio.to_thread(self.begun.wait, 30)
+        task.cancel()
+        await asyncio.sleep(0)
+        self.go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_start_that_is_cancelled_leaves_no_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Async()
+    held = Held(service.describe_attributes)
+    monkeypatch.setattr(service, "describe_attributes", held)
+    await held.cancel(asyncio.create_task(service.start()))
+    async with await aio.connect() as client:
+        assert (await client.identities())["services"] == {}
+    assert service._serving is not None
+    assert service._serving.over.is_set()
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_connect_that_is_cancelled_leaves_no_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(registry.register_client)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "register_client", held)
+        await held.cancel(asyncio.create_task(aio.connect(name="cancelled")))
+    async with await aio.connect(name="other") as client:
+        assert [each["name"] for each in (await client.identities())["clients"].values()] == ["other"]
+
+
+async def test_a_link_and_a_lock_that_are_cancelled_leave_none(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await aio.connect(name="alice") as alice, await alice.spawn("bob") as bob:
+        link = await alice.link("Echo")
+        held = Held(registry.add_link)
+        with monkeypatch.context() as patch:
+            patch.setattr(registry, "add_link", held)
+            await held.cancel(asyncio.create_task(bob.link("Echo")))
+        held = Held(registry.add_lock)
+        with monkeypatch.context() as patch:
+            patch.setattr(registry, "add_lock", held)
+            await held.cancel(asyncio.create_task(link.acquire_lock()))  # alone again, so it is granted
+        other = await bob.link("Echo")
+        assert await other.echo() == [[], {}]
+        await other.unlink()
+        assert await link.acquire_lock() == ["alice"]
+        held = Held(registry.add_lock)
+        with monkeypatch.context() as patch:
+            patch.setattr(registry, "add_lock", held)
+            await held.cancel(asyncio.create_task(link.acquire_lock()))  # what it had before it keeps
+        with pytest.raises(LockRefused):
+            await bob.link("Echo")
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_linked_client_that_is_cancelled_leaves_none(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(registry.add_link)
+    linked = aio.LinkedClient("Echo")
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "add_link", held)
+        await held.cancel(asyncio.create_task(linked.open()))
+    async with await aio.connect(name="other") as client:
+        assert [each["name"] for each in (await client.identities())["clients"].values()] == ["other"]
+    async with linked:
+        assert await linked.echo() == [[], {}]
+    async with linked:  # opened anew
+        assert await linked.echo() == [[], {}]

@@ -78,3 +78,32 @@ def test_a_service_that_has_stopped_is_in_nobodys_way(etcd: Any) -> None:
     command = [sys.executable, "-c", SERVED]
     done = subprocess.run(command, cwd=ROOT, timeout=60, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "fit\n"), done.stderr
+
+
+FUTURES = """
+import os
+from link_kv import LinkedClient, RemoteError
+def called(linked):
+    done = []
+    future = linked.boom(asynchronous=True)
+    future.add_done_callback(done.append)
+    assert isinstance(future.exception(20), RemoteError), future
+    while not done:
+        pass
+parent = LinkedClient('Echo')
+called(parent)
+pid = os.fork()
+if not pid:
+    called(LinkedClient('Echo'))
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+called(parent)
+print('called')
+"""
+
+
+def test_futures_in_a_child(echo: Echo) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FUTURES], cwd=ROOT, timeout=60, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "called\n"), done.stderr

@@ -390,7 +390,7 @@ def test_what_is_offered_is_refused_while_too_much_waits(length: int) -> None:
     assert limit - length <= offer_all() <= limit + length
     outbox.drop(1)
     while outbox._frames or outbox._large:
-        next(outbox)
+        outbox._take()
     assert limit - length <= offer_all() <= limit + length
 
 
@@ -403,3 +403,17 @@ def test_small_frames_pass_between_the_pieces_of_large_ones() -> None:
     outbox.drop(1)
     outbox.end()
     assert list(outbox) == []
+
+
+@given(st.lists(st.sampled_from([1, PIECE, PIECE + 1, 3 * PIECE]), max_size=12))
+def test_what_is_offered_comes_in_its_order(sizes: list[int]) -> None:
+    outbox, reader = Outbox(), Reader(None)
+    for number, size in enumerate(sizes):
+        parts: list[Any] = [bytes(size)]
+        framed = messages.frame(Kind.NOTIFY, number, parts) if size <= PIECE else None
+        assert outbox.offer(Kind.NOTIFY, number, parts, framed)
+        outbox.put(Kind.RESULT, 100 + number, [b"between"])
+    outbox.end()
+    got = [each.number for message in outbox for each in reader.feed(message)]
+    assert [number for number in got if number < 100] == list(range(len(sizes)))
+    assert sorted(got) == [*range(len(sizes)), *range(100, 100 + len(sizes))]

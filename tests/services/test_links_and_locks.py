@@ -56,6 +56,7 @@ def test_a_shared_lock(echo: Echo, clients: Any) -> None:
     assert carol.link("Echo").echo() == [[], {}]
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("how", ["unlink", "disconnect"])
 def test_a_lock_goes_with_its_link(echo: Echo, clients: Any, how: str) -> None:
     alice, bob = clients("alice"), clients("bob")
@@ -167,7 +168,7 @@ def test_a_link_past_max_clients_is_not_served(serve: Any, clients: Any, etcd_cl
         link.echo()
     assert honest.echo() == [[], {}]
     honest.unlink()
-    until(lambda: link.echo is not None)
+    until(lambda: len(echo._serving._following.state.links) == 1)
     assert link.echo() == [[], {}]
 
 
@@ -301,6 +302,7 @@ def test_a_linked_client(echo: Echo) -> None:
         _ = linked.echo
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_linked_client_waits_for_its_service(serve: Any) -> None:
     with pytest.raises(TimeoutError, match=r"service Echo: was not there within 0\.2 s"):
         LinkedClient("Echo", timeout=0.2)
@@ -311,3 +313,19 @@ def test_a_linked_client_waits_for_its_service(serve: Any) -> None:
     thread.join(30)
     assert made[0].echo() == [[], {}]
     made[0].disconnect()
+
+
+def test_under_a_shared_lock_a_link_may_be_replaced_by_another(
+    echo: Echo, clients: Any, etcd_client: EtcdMiddleware
+) -> None:
+    alice, bob = clients("alice"), clients("bob")
+    first = alice.link("Echo")
+    assert bob.link("Echo").acquire_lock(shared=True) == ["alice", "bob"]
+    second = alice.link("Echo")
+    first.unlink()
+    assert second.echo() == [[], {}]
+    got: list[Any] = []
+    second.notification_handler = lambda *args: got.append(args)
+    echo.emit_notification("still told")
+    until(lambda: got == [("still told",)])
+    assert second.acquire_lock(shared=True) == ["bob", "alice"]

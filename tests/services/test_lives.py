@@ -9,14 +9,29 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from link_kv import Closed, KeyExists, LockLost, LockRefused, OutcomeUnknown, RemoteError, Unavailable, local
+from link_kv import (
+    Closed,
+    DeadlineExceeded,
+    KeyExists,
+    LockLost,
+    LockRefused,
+    OutcomeUnknown,
+    RemoteError,
+    Unavailable,
+    local,
+)
 from link_kv._core.leasing.presence import Presence
+from link_kv._core.links import registry
+from link_kv._core.wire.calls import run
+from link_kv._core.wire.exchange import Exchange
 from link_kv.links import Client, LinkedClient, connect
+from link_kv.plan import Get
 from link_kv.services import Service, run_services
 
 from ..processes import until
@@ -44,6 +59,7 @@ def test_a_service_that_is_killed_fails_its_callers_at_once(program: Any) -> Non
 
         thread = threading.Thread(target=block)
         thread.start()
+        until(lambda: len(link.link._tether._line._waiting) == 4)
         assert link.echo() == [[], {}]
         process.kill()
         killed = time.monotonic()
@@ -94,6 +110,7 @@ def test_notifications_go_on_without_a_call(program: Any) -> None:
         until(told)
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_service_that_is_stopped_answers_what_it_has_begun(serve: Any, client: Client) -> None:
     echo = serve(Echo())
     link = client.link("Echo")
@@ -101,9 +118,11 @@ def test_a_service_that_is_stopped_answers_what_it_has_begun(serve: Any, client:
     assert link.echo() == [[], {}]
     echo.stop()
     assert future.result(10) is None
+    assert client.identities()["services"] == {}
+    tether = link._tether
+    until(lambda: not tether.connected and tether._following.state.service is None)
     with pytest.raises(Unavailable, match="service Echo: is gone"):
         link.echo()
-    assert client.identities()["services"] == {}
     echo.stop()
     serve(echo)
     assert link.echo(timeout=30) == [[], {}]
@@ -113,17 +132,20 @@ def test_a_service_that_is_stopping_takes_no_calls(serve: Any, client: Client) -
     """Those that it takes no more were not carried out, and their callers know that."""
     echo = serve(Echo())
     link = client.link("Echo")
-    waiting = [link.wait(asynchronous=True) for _ in range(251)]  # one more than are begun
-    until(lambda: echo._serving.host._busy == 250)
+    begun, calls = 250, 2_250
+    waiting = [link.wait(asynchronous=True) for _ in range(calls)]
+    [conversation] = echo._serving.host._open
+    until(lambda: echo._serving.host._busy == begun and conversation._queued == calls)
     stopping = threading.Thread(target=echo.stop)
     stopping.start()
     until(lambda: echo._serving.host._closed)
     echo.release()
-    for future in waiting[:-1]:
+    for future in waiting[:begun]:
         assert future.result(10) == "released"
-    with pytest.raises(Unavailable, match="service Echo: is ending") as refused:
-        waiting[-1].result(10)
-    assert not isinstance(refused.value, OutcomeUnknown)
+    for future in waiting[begun:]:
+        with pytest.raises(Unavailable, match="service Echo: is ending") as refused:
+            future.result(10)
+        assert not isinstance(refused.value, OutcomeUnknown)
     stopping.join(20)
 
 
@@ -186,17 +208,27 @@ link.wait()
     echo.release()
 
 
-def test_a_frozen_service_is_given_up(program: Any) -> None:
+def test_a_frozen_service_is_given_up(program: Any, etcd_client: Any) -> None:
     """Its lease ends; callers that wait do not have to wait for its connection to."""
-    process = program()
+    process = program(ttl=600)
     with linked() as link:
         assert link.echo() == [[], {}]
         os.kill(process.pid, signal.SIGSTOP)
+        line = link.link._tether._line
         later = link.echo(asynchronous=True)
+
+        def end() -> None:
+            """What etcd does some time after it has heard the last of the service."""
+            until(lambda: len(line._waiting) == 2)
+            _revoke(etcd_client, _lease(etcd_client, "Echo"))
+
+        ending = threading.Thread(target=end)
+        ending.start()
         with pytest.raises(OutcomeUnknown, match="is not registered any more"):
             link.echo()
         with pytest.raises(OutcomeUnknown, match="is not registered any more"):
             later.result(10)
+        ending.join()
         os.kill(process.pid, signal.SIGCONT)
 
 
@@ -334,10 +366,14 @@ def _register_again(client: Client, etcd_client: Any) -> None:
     until(lambda: presence.lease != lease and presence.alive)
 
 
-def _revoke(client: Any, lease: int) -> None:
-    from link_kv._core.wire.calls import run
-    from link_kv._core.wire.exchange import Exchange
+def _lease(client: Any, service: str) -> int:
+    """The lease that a service is registered under."""
+    key = registry.service_place(client._space, service).key
+    _, [[found]] = run(Exchange(client._space).read([Get(key)]))
+    return int(found.lease)
 
+
+def _revoke(client: Any, lease: int) -> None:
     run(Exchange(client._space).revoke(lease))
 
 
@@ -346,14 +382,18 @@ def test_calls_go_on_while_etcd_is_away(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setenv("LINK_KV_ENDPOINTS", server.endpoints[0])
         port = int(server.endpoints[0].rpartition(":")[2])
         echo = Echo()
-        echo.start_in_thread()
+        echo.start_in_thread(ttl=600)
         try:
             with connect() as client:
+                presence = client._presence
+                assert presence is not None
                 link = client.link("Echo")
                 server.stop()
                 assert link.echo(1) == [[1], {}]
                 with local.start(tmp_path / "data", port=port):
                     until(lambda: "Echo" in client.identities()["services"], 30)
+                    until(lambda: presence.alive)  # it may have ended meanwhile, and the link with it
+                    assert echo._serving._presence.alive
                     assert link.echo(2, timeout=30) == [[2], {}]
         finally:
             with local.start(tmp_path / "data", port=port):
@@ -371,6 +411,7 @@ def test_the_end_does_not_wait_for_an_etcd_that_is_silent(etcd: Any, etcd_prefix
         echo.stop()
 
 
+@pytest.mark.usefixtures("patient")
 def test_shutdown_service(serve: Any, client: Client) -> None:
     told: list[str] = []
 
@@ -470,6 +511,7 @@ def test_run_services(client: Client) -> None:
     assert not thread.is_alive()
 
 
+@pytest.mark.usefixtures("patient")
 def test_run_services_stops_all_when_one_does_not_start(client: Client) -> None:
     with pytest.raises(KeyExists):
         run_services(Echo("same"), Echo("same"))
@@ -478,8 +520,10 @@ def test_run_services_stops_all_when_one_does_not_start(client: Client) -> None:
 
 def test_a_program_that_ends_leaves_nothing(client: Client, echo: Echo) -> None:
     code = """
+from link_kv._core.leasing import presence
 from link_kv.links import connect
 from tests.services.echo import Echo
+presence.LET_GO = 30.0
 Echo('short').start_in_thread()
 link = connect(name='short').link('short')
 connect(name='shorter').link('Echo').acquire_lock()
@@ -509,3 +553,47 @@ def test_nothing_is_left_of_what_has_ended(serve: Any) -> None:
                 link.unlink()
     echo.stop()
     until(lambda: threads() - {"link-kv-service-Echo"} <= before, 20)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_linked_client_waits_past_a_service_that_is_dead(program: Any, client: Client) -> None:
+    process = program(ttl=600)
+    until(lambda: "Echo" in client.identities()["services"])
+    process.kill()
+    process.wait()
+    assert "Echo" in client.identities()["services"]  # for as long as its lease lives
+    with pytest.raises(DeadlineExceeded, match=r"service Echo: .*; and no other came within 0\.7 s"):
+        LinkedClient("Echo", timeout=0.7)
+    with ThreadPoolExecutor(1) as pool:
+        linking = pool.submit(linked)
+        program()
+        with linking.result(40) as link:
+            assert link.echo() == [[], {}]
+
+
+def test_an_unlink_that_etcd_does_not_hear_is_told_again(
+    echo: Echo, clients: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = clients("alice"), clients("bob")
+    link = alice.link("Echo")
+    link.acquire_lock()
+    remove, failed = registry.remove_link, threading.Event()
+
+    async def silent(*args: Any) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise Unavailable("no answer")
+        await remove(*args)
+
+    monkeypatch.setattr(registry, "remove_link", silent)
+    link.unlink()
+    assert failed.is_set()
+
+    def free() -> bool:
+        try:
+            return bool(bob.link("Echo").echo())
+        except LockRefused:
+            return False
+
+    until(free)
+    assert alice.is_connected()

@@ -162,3 +162,39 @@ def test_a_job_that_raises_ends_no_worker(caplog: pytest.LogCaptureFixture) -> N
     assert done.wait(20)
     until(lambda: len(workers._idle) == workers._threads)
     assert caplog.text.count("SystemExit: of a job") == 5
+
+
+def test_a_thread_that_cannot_be_started_keeps_no_job_from_being_done(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start, allowed = threading.Thread.start, [True]
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name == "limited" and not allowed[0]:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    workers, go, began = Workers("limited", 100), threading.Event(), threading.Semaphore(0)
+
+    def block() -> None:
+        began.release()
+        assert go.wait(30)
+
+    allowed[0] = False
+    with pytest.raises(RuntimeError, match="limited: no thread can be started"):
+        workers.add(block)
+    allowed[0] = True
+    workers.add(block)
+    assert began.acquire(timeout=30)
+    allowed[0] = False
+    done = threading.Semaphore(0)
+    for _ in range(20):
+        workers.add(done.release)
+    go.set()
+    for _ in range(20):
+        assert done.acquire(timeout=30)
+    allowed[0] = True
+    workers.add(done.release)
+    assert done.acquire(timeout=30)
+    assert caplog.text.count("goes on with the threads that it has") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,19 +10,61 @@ from typing import Any
 
 import pytest
 
-from link_kv import EtcdMiddleware, local
+from link_kv import EtcdMiddleware, aio, local
 from link_kv._core.wire.config import Config
+from link_kv.errors import DeadlineExceeded, OutcomeUnknown, Unavailable
+from tests.processes import until
 from tests.wire.proxy import Proxy
 
 Connect = Callable[..., EtcdMiddleware]
 
 
+SLACK = 3.0
+"""Seconds for which a busy machine may let a thread rest. What a bound rules out takes longer than both."""
+
+
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """The block takes no longer than this."""
+    """The block takes no longer than this, but for what the machine lets it rest."""
     began = time.monotonic()
     yield
-    assert time.monotonic() - began < seconds
+    assert time.monotonic() - began < seconds + SLACK
+
+
+def allow(client: EtcdMiddleware | aio.EtcdMiddleware, seconds: float) -> None:
+    """From now on a call of this client may take so long."""
+    object.__setattr__(client._config, "timeout", seconds)
+
+
+def refused(action: Callable[[], object], match: str = "refused") -> None:
+    """A call fails for this reason, at its deadline of a second or less, and is not in doubt.
+
+    Where a thread rests until its deadline, no reason is found: it is asked again.
+    """
+    for _ in range(5):
+        with within(1), pytest.raises(Unavailable) as caught:
+            action()
+        assert not isinstance(caught.value, OutcomeUnknown)
+        if re.search(match, str(caught.value)):
+            return
+    raise AssertionError(f"{caught.value} is not {match}")
+
+
+def unsent(error: DeadlineExceeded) -> bool:
+    """Whether a thread rested until the deadline of its call, and had sent nothing by then."""
+    return str(error).endswith(" within 0 s")
+
+
+def in_doubt(write: Callable[[], object]) -> None:
+    """The first write that is sent is in doubt, at its deadline of a second or less."""
+    for _ in range(5):
+        with within(1), pytest.raises((OutcomeUnknown, DeadlineExceeded)) as caught:
+            write()
+        if isinstance(caught.value, OutcomeUnknown):
+            assert "may or may not have happened" in str(caught.value)
+            return
+        assert unsent(caught.value), caught.value
+    raise AssertionError("none was sent")
 
 
 @pytest.fixture
@@ -50,7 +93,15 @@ def cluster(cluster_of_module: local.LocalCluster) -> Iterator[local.LocalCluste
     for member in cluster_of_module.members:
         member._wait_ready()
     with EtcdMiddleware(endpoints=cluster_of_module.endpoints, timeout=30) as client:
-        client["/whole"] = True
+
+        def whole() -> bool:
+            try:
+                client["/whole"] = True
+            except OutcomeUnknown:  # an election may be under way
+                return False
+            return True
+
+        until(whole, 60)
 
 
 @pytest.fixture
@@ -75,7 +126,7 @@ def connect(etcd_prefix: str) -> Iterator[Connect]:
     clients: list[EtcdMiddleware] = []
 
     def make(*endpoints: str, **options: Any) -> EtcdMiddleware:
-        config = Config(**{"endpoints": endpoints, "prefix": etcd_prefix, **options})
+        config = Config(**{"endpoints": endpoints, "prefix": etcd_prefix, "timeout": 20, **options})
         client: EtcdMiddleware = EtcdMiddleware._of(config)
         clients.append(client)
         return client

@@ -6,6 +6,7 @@ import contextlib
 import select
 import socket
 import threading
+import time
 from types import TracebackType
 
 
@@ -67,9 +68,29 @@ class Proxy:
         """Listen again on the same port."""
         self._tell("reopen")
 
+    def hang_up(self, times: int, seconds: float) -> bool:
+        """While it is closed, take so many connections and hang up; whether so many came in this time."""
+        end = time.monotonic() + seconds
+        with socket.create_server(self._address) as listener:
+            for _ in range(times):
+                listener.settimeout(max(0.001, end - time.monotonic()))
+                try:
+                    listener.accept()[0].close()
+                except TimeoutError:
+                    return False
+        return True
+
     @property
     def connections(self) -> int:
         return len(self._pairs) // 2
+
+    def pending(self) -> bytes:
+        """What clients have sent, and waits while nothing is passed on."""
+        found = b""
+        for client in set(self._pairs) - self._servers:
+            with contextlib.suppress(OSError):  # nothing, or it was closed
+                found += client.recv(2**20, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return found
 
     def _tell(self, command: str) -> None:
         with self._obeyed:

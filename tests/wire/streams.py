@@ -21,6 +21,19 @@ def watch(client: EtcdMiddleware) -> Any:
     return stream
 
 
+def asked(client: Any) -> list[str]:
+    """The endpoints that a client's calls go to from now on."""
+    wire, endpoints = client._space.caller.wire, []
+    send = wire.send
+
+    async def noting(endpoint: str, *more: Any) -> Any:
+        endpoints.append(endpoint)
+        return await send(endpoint, *more)
+
+    wire.send = noting
+    return endpoints
+
+
 def create(client: EtcdMiddleware) -> bytes:
     key = client._space.prefix + b"/"
     return field(b"\x0a", field(b"\x0a", key) + field(b"\x12", key[:-1] + b"0"))

@@ -20,9 +20,9 @@ from link_kv._core.wire.calls import STATUS, WATCH, WireFailure, run
 from link_kv._core.wire.requests import field
 from link_kv.errors import DeadlineExceeded, LinkKVError, OutcomeUnknown, Unavailable
 from tests.processes import until
-from tests.wire.conftest import Connect, within
+from tests.wire.conftest import SLACK, Connect, allow, in_doubt, refused, within
 from tests.wire.proxy import Proxy
-from tests.wire.streams import caller, watch
+from tests.wire.streams import asked, caller, watch
 
 
 def in_use(client: EtcdMiddleware) -> str:
@@ -36,7 +36,7 @@ def leader(cluster: local.LocalCluster) -> local.LocalEtcd:
     def agreed() -> bool:
         statuses = []
         for member in cluster.members:
-            with EtcdMiddleware(endpoints=member.endpoints) as client:
+            with EtcdMiddleware(endpoints=member.endpoints, timeout=30) as client:
                 statuses.append(_status(client))
         leaders = {status.leader for status in statuses}
         found[:] = [
@@ -58,14 +58,14 @@ def _status(client: EtcdMiddleware) -> Any:
 
 
 def test_a_server_that_is_stopped(server: local.LocalEtcd, connect: Connect) -> None:
-    client = connect(*server.endpoints, timeout=0.5)
+    client = connect(*server.endpoints, timeout=20)
     client["/a"] = 1
     assert client["/a"] == 1
     server.kill()
+    allow(client, 0.5)
     for action in (lambda: client["/a"], lambda: client.put("/a", 2), lambda: client.pop("/a")):
-        with within(1), pytest.raises(Unavailable, match=r"no etcd answers at .*refused") as caught:
-            action()
-        assert not isinstance(caught.value, OutcomeUnknown)
+        refused(action, "no etcd answers at .*refused")
+    allow(client, 20)
     server.restart()
     assert client["/a"] == 1
 
@@ -82,15 +82,12 @@ def test_a_call_may_take_longer_than_grpc_can_count(etcd: Any, connect: Connect)
 
 def test_a_server_that_never_was(connect: Connect) -> None:
     client = connect("127.0.0.1:1", timeout=0.3)
-    with within(1), pytest.raises(Unavailable, match=r"no etcd answers at 127\.0\.0\.1:1: .*refused"):
-        client["/a"] = 1
+    refused(lambda: client.put("/a", 1), r"no etcd answers at 127\.0\.0\.1:1: .*refused")
 
 
 def test_a_name_that_is_unknown(connect: Connect) -> None:
     client = connect("nobody.invalid:2379", timeout=1)  # a resolver takes its time as well
-    with within(2), pytest.raises(Unavailable, match=r"no etcd answers at nobody\.invalid:2379") as caught:
-        client["/a"] = 1
-    assert not isinstance(caught.value, OutcomeUnknown)
+    refused(lambda: client.put("/a", 1), r"no etcd answers at nobody\.invalid:2379")
 
 
 def test_a_server_that_restarts_costs_a_call_no_more_than_the_restart(
@@ -100,39 +97,43 @@ def test_a_server_that_restarts_costs_a_call_no_more_than_the_restart(
     client["/a"] = 1
     assert client["/a"] == 1
     server.kill()
-    thread = threading.Thread(target=server.restart)
+    restarted: list[float] = []
+    thread = threading.Thread(target=lambda: (server.restart(), restarted.append(time.monotonic())))
     thread.start()
     assert client["/a"] == 1
-    began = time.monotonic()
+    answered = time.monotonic()
     thread.join()
-    assert time.monotonic() - began < 2
+    assert answered - restarted[0] < 2 + SLACK
     client["/a"] = 2
     assert client["/a"] == 2
 
 
 def test_a_frozen_server_and_a_read(server: local.LocalEtcd, connect: Connect) -> None:
-    client = connect(*server.endpoints, timeout=0.5)
+    client = connect(*server.endpoints, timeout=20)
     client["/a"] = 1
     assert client["/a"] == 1
     server.pause()
-    with within(1), pytest.raises(DeadlineExceeded, match=r"no answer from etcd at .* within 0\.5 s"):
+    allow(client, 0.5)
+    with within(1), pytest.raises(DeadlineExceeded, match=r"no answer from etcd at .* within 0(\.\d+)? s"):
         client["/a"]
     server.resume()
+    allow(client, 20)
     assert client["/a"] == 1
 
 
 def test_a_frozen_server_and_a_write(server: local.LocalEtcd, connect: Connect) -> None:
     """The first write may have arrived. Those after it are not sent before the server answers."""
-    client = connect(*server.endpoints, timeout=0.5)
+    client = connect(*server.endpoints, timeout=20)
     client["/a"] = 1
     assert client["/a"] == 1
     server.pause()
-    with within(1), pytest.raises(OutcomeUnknown, match="may or may not have happened"):
-        client["/a"] = 2
+    allow(client, 0.5)
+    in_doubt(lambda: client.put("/a", 2))
     for _ in range(3):
         with within(1), pytest.raises(DeadlineExceeded):
             client["/a"] = 3
     server.resume()
+    allow(client, 20)
     assert client["/a"] in (1, 2)
 
 
@@ -159,7 +160,7 @@ def test_a_frozen_server_is_noticed_on_a_stream(server: local.LocalEtcd, connect
 
 
 def test_a_connection_that_is_cut_is_made_again(proxy: Proxy, connect: Connect) -> None:
-    client = connect(proxy.endpoint)
+    client = connect(proxy.endpoint, timeout=20)
     client["/a"] = 1
     assert client["/a"] == 1
     for _ in range(20):
@@ -184,19 +185,20 @@ def test_a_write_whose_connection_is_cut(proxy: Proxy, connect: Connect) -> None
 
     thread = threading.Thread(target=write)
     thread.start()
-    thread.join(0.3)
+    until(lambda: b"/a" in proxy.pending())
     assert thread.is_alive()
     proxy.cut()
-    thread.join(2)
+    thread.join(20)
     assert isinstance(failure[0], OutcomeUnknown)
     proxy.release()
     assert client["/a"] == 1
 
 
 def test_a_link_that_is_cut_off_and_comes_back(proxy: Proxy, connect: Connect) -> None:
-    client = connect(proxy.endpoint, timeout=0.5)
+    client = connect(proxy.endpoint, timeout=20)
     client["/a"] = 1
     assert client["/a"] == 1
+    allow(client, 0.5)
 
     def answers() -> bool:
         try:
@@ -206,36 +208,47 @@ def test_a_link_that_is_cut_off_and_comes_back(proxy: Proxy, connect: Connect) -
 
     proxy.close()
     for action in (lambda: client["/a"], lambda: client.put("/a", 2)):
-        with within(1), pytest.raises(Unavailable, match="refused"):
-            action()
+        refused(action)
     proxy.reopen()
-    until(answers, 2)
+    until(answers, 2 + SLACK)
     proxy.hold()
     with within(1), pytest.raises(DeadlineExceeded):
         client["/a"]
     proxy.release()
-    until(answers, 2)
+    until(answers, 2 + SLACK)
 
 
 def test_an_outage_costs_no_more_than_a_second_after_it(proxy: Proxy, connect: Connect) -> None:
     """gRPC would wait longer from try to try, up to two minutes."""
-    client = connect(proxy.endpoint, timeout=20)
+    client = connect(proxy.endpoint, timeout=60)
     client["/a"] = 1
     assert client["/a"] == 1
+    often: list[bool] = []
+    reopened: list[float] = []
     proxy.close()
-    reopen = threading.Timer(5, proxy.reopen)
-    reopen.start()
-    with within(6.5):
-        assert client["/a"] == 1
+
+    def outage() -> None:
+        often.append(proxy.hang_up(11, 8 + SLACK))  # the last of them would come after 14 s
+        proxy.reopen()
+        reopened.append(time.monotonic())
+
+    thread = threading.Thread(target=outage, daemon=True)
+    thread.start()
+    assert client["/a"] == 1
+    answered = time.monotonic()
+    thread.join()
+    assert often == [True]
+    assert answered - reopened[0] < 1.5 + SLACK
 
 
 def test_a_slow_link_can_connect(etcd: Any, connect: Connect) -> None:
     """gRPC's option for the least time between two tries is also the most time that one may take."""
     with Proxy(etcd.endpoints[0]) as slow:
         slow.hold()
-        threading.Timer(2, slow.release).start()
-        client = connect(slow.endpoint, timeout=10)
-        with within(4):
+        client = connect(slow.endpoint, timeout=20)
+        # Later than the next try would be, and sooner than this one is given up.
+        threading.Timer(1.5, slow.release).start()
+        with within(3.5):
             client["/a"] = 1
         assert slow.accepted == 1
 
@@ -250,70 +263,79 @@ def test_a_frozen_member_among_three_costs_a_read_a_fraction_of_its_deadline(
     frozen = leader(cluster)
     if which == "follower":
         frozen = next(member for member in cluster.members if member is not frozen)
-    client = connect(*frozen.endpoints, *(e for e in cluster.endpoints if e not in frozen.endpoints))
+    others = [endpoint for endpoint in cluster.endpoints if endpoint not in frozen.endpoints]
+    client = connect(*frozen.endpoints, *others, timeout=18)
     client["/a"] = 1
     assert client["/a"] == 1
     frozen.pause()
-    with within(4):
+    with within(6):  # a sixth, and the election
         assert client["/a"] == 1
+    endpoints = asked(client)
     with within(2):
         assert client["/a"] == 1
         client["/a"] = 2
+    assert set(endpoints) <= set(others)
     assert in_use(client) not in frozen.endpoints
 
 
 def test_a_frozen_member_costs_a_new_client_no_write(cluster: local.LocalCluster, connect: Connect) -> None:
-    frozen = next(member for member in cluster.members if member is not leader(cluster))
-    client = connect(*frozen.endpoints, *(e for e in cluster.endpoints if e not in frozen.endpoints))
+    leads = leader(cluster)
+    frozen = next(member for member in cluster.members if member is not leads)
+    others = (endpoint for endpoint in cluster.endpoints if endpoint not in frozen.endpoints)
+    client = connect(*frozen.endpoints, *others, timeout=12)
     frozen.pause()
-    with within(3):
+    with within(4):
         client["/a"] = 1
 
 
 def test_a_killed_leader_costs_an_election(cluster: local.LocalCluster, connect: Connect) -> None:
     """Writes that are not sent while there is no leader are not in doubt."""
-    client = connect(*cluster.endpoints, timeout=5)
+    client = connect(*cluster.endpoints, timeout=20)
     client["/a"] = 0
     first = leader(cluster)
     first.kill()
-    doubtful = 0
+    doubtful = done = 0
     with within(10):
         for number in range(1, 50):
             try:
                 client["/a"] = number
+                done = number
             except OutcomeUnknown:
                 doubtful += 1
-    assert doubtful <= 1
-    assert client["/a"] in (49, 48)
+    assert doubtful <= 3  # one for each election; a busy machine may need more than one
+    assert done <= client["/a"] <= 49
 
 
 def test_a_member_that_is_cut_off_from_its_cluster(cluster: local.LocalCluster, connect: Connect) -> None:
     """It refuses at once, and the next one is asked."""
     lonely = cluster.members[0]
-    client = connect(*lonely.endpoints, timeout=1)
+    client = connect(*lonely.endpoints, timeout=20)
     client["/a"] = 1
     assert client["/a"] == 1
     for member in cluster.members[1:]:
         member.pause()
+    allow(client, 1)
 
-    def refused() -> bool:
+    def no_leader() -> bool:
         try:
             client["/a"] = 2
         except Unavailable as error:
             return "no leader" in str(error) and not isinstance(error, OutcomeUnknown)
         return False
 
-    until(refused)
-    with within(1.5), pytest.raises(Unavailable, match="refused for now: no leader"):
+    until(no_leader)
+    allow(client, 2)
+    with within(2.5), pytest.raises(Unavailable, match="refused for now: no leader"):
         client["/a"]
 
 
 def test_a_member_goes_and_the_next_takes_over(
     cluster: local.LocalCluster, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = next(member for member in cluster.members if member is not leader(cluster))
+    leads = leader(cluster)
+    first = next(member for member in cluster.members if member is not leads)
     gone, following = first.endpoints[0], next(e for e in cluster.endpoints if e not in first.endpoints)
-    client = connect(gone, following)
+    client = connect(gone, following, timeout=20)
     client["/a"] = 1
     assert client["/a"] == 1
     first.kill()
@@ -326,11 +348,12 @@ def test_a_member_goes_and_the_next_takes_over(
 
 
 def test_all_members_are_tried_before_a_read_fails(cluster: local.LocalCluster, connect: Connect) -> None:
-    client = connect(*cluster.endpoints, timeout=2)
+    client = connect(*cluster.endpoints, timeout=20)
     client["/a"] = 1
     assert client["/a"] == 1
     for member in cluster.members:
         member.pause()
+    allow(client, 2)
     with within(2.5), pytest.raises(DeadlineExceeded):
         client["/a"]
 
@@ -370,9 +393,9 @@ def test_what_is_no_etcd(connect: Connect) -> None:
         HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as web,
         socket.create_server(("127.0.0.1", 0)) as mute,
     ):
-        thread = threading.Thread(target=web.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=web.serve_forever, args=(0.01,), daemon=True)
         thread.start()
-        hanging_up = threading.Thread(target=lambda: mute.accept()[0].close())
+        hanging_up = threading.Thread(target=lambda: mute.accept()[0].close(), daemon=True)
         hanging_up.start()
         for listener in (web.server_address, mute.getsockname()):
             client = connect(f"127.0.0.1:{listener[1]}", timeout=0.5)
@@ -381,4 +404,6 @@ def test_what_is_no_etcd(connect: Connect) -> None:
             assert not isinstance(caught.value, OutcomeUnknown)
         web.shutdown()
         thread.join()
-        hanging_up.join()
+        socket.create_connection(mute.getsockname(), 10).close()  # a client that rested may not have come
+        hanging_up.join(20)
+        assert not hanging_up.is_alive()

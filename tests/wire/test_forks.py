@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
+import threading
 from typing import Any
 
 import pytest
+
+from link_kv._core.wire.forks import Gate
 
 # Forks happen in programs of their own: a child of pytest would be a second pytest.
 
@@ -16,7 +20,7 @@ import asyncio, logging, multiprocessing, os, signal, sys, threading, time
 from link_kv import EtcdMiddleware, aio
 from link_kv._core.wire.calls import WATCH, WireFailure, run
 from link_kv._core.wire.requests import field
-from link_kv.errors import Unavailable
+from link_kv.errors import OutcomeUnknown, Unavailable
 
 logging.getLogger('link_kv').addHandler(logging.NullHandler())
 ENDPOINT, PREFIX = sys.argv[1:]
@@ -102,7 +106,12 @@ def test_threads_call_while_the_process_forks(etcd: Any, etcd_prefix: str) -> No
 
         def count(number):
             while not done.is_set():
-                client[f'/count/{number}'] = counts[number] + 1
+                while True:  # who is interrupted writes the same again
+                    try:
+                        client[f'/count/{number}'] = counts[number] + 1
+                        break
+                    except OutcomeUnknown:
+                        pass
                 counts[number] += 1
 
         threads = [threading.Thread(target=count, args=(number,)) for number in range(4)]
@@ -177,6 +186,25 @@ def test_a_call_that_hangs_does_not_hold_up_a_fork(etcd: Any, etcd_prefix: str) 
             behind.close()
         """,
     )
+
+
+def test_threads_that_fork_at_once_let_nobody_in_before_the_last_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "register_at_fork", lambda **hooks: None)
+    gate, entered = Gate(), threading.Event()
+
+    def enter() -> None:
+        with gate:
+            entered.set()
+
+    gate._before()
+    gate._before()
+    thread = threading.Thread(target=enter, daemon=True)
+    thread.start()
+    gate._after_in_parent()
+    assert not entered.wait(0.2)
+    gate._after_in_parent()
+    assert entered.wait(20)
+    thread.join()
 
 
 def test_a_fork_right_after_the_last_client_was_closed(etcd: Any, etcd_prefix: str) -> None:

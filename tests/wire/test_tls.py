@@ -13,9 +13,10 @@ import pytest
 
 from link_kv import EtcdMiddleware, local
 from link_kv._core.wire.calls import WireFailure, run
-from link_kv.errors import ConfigError, OutcomeUnknown, Unavailable
+from link_kv.errors import ConfigError
 from tests.wire.certificates import Authority
 from tests.wire.conftest import Connect, within
+from tests.wire.conftest import refused as is_refused
 from tests.wire.proxy import Proxy
 from tests.wire.streams import watch
 
@@ -48,9 +49,7 @@ def secured(authority: Authority, **options: Any) -> dict[str, Any]:
 
 def refused(client: EtcdMiddleware, match: str) -> None:
     """A write finds no connection, in the time that it has, and is not in doubt."""
-    with within(2), pytest.raises(Unavailable, match=match) as caught:
-        client["/a"] = 1
-    assert not isinstance(caught.value, OutcomeUnknown)
+    is_refused(lambda: client.put("/a", 1), match)
 
 
 def test_tls(secure: local.LocalEtcd, authority: Authority, connect: Connect) -> None:

@@ -98,11 +98,10 @@ class Measured:
         self._adapt(most)
         running = [thread for thread in threads if not _is_over(thread)]
         began = time.monotonic()
-        waited = False
-        while running and (len(running) >= self.limit or self._seen.issuperset(running)):
+        waited, stuck = False, self._seen.issuperset(threads)
+        while running and (len(running) >= self.limit or stuck):
             _wait_for_one(running)
-            waited = True
-            self._seen = frozenset()
+            waited, stuck = True, False
             running = [thread for thread in running if not _is_over(thread)]
         if waited:
             self.new = time.monotonic() - began

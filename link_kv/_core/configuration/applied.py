@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from link_kv._core.leasing.leases import LET_GO
@@ -68,7 +68,7 @@ class Acknowledgement(NamedTuple):
     time: float
     """When it said so, in seconds since 1970."""
     elsewhere: dict[str, str]
-    """Parameters whose value in force is not from etcd, and where it is from."""
+    """Parameters whose value in force is not from etcd, by their paths in it, and where it is from."""
 
 
 # Telling
@@ -186,6 +186,13 @@ def _program() -> str:
 
 
 # Asking
+
+
+def source_of(elsewhere: Mapping[str, str], path: str) -> str | None:
+    """Where a parameter is from, given what is not from etcd; None when it is. What holds it counts too."""
+    while path not in elsewhere and "/" in path:
+        path = path.rpartition("/")[0]
+    return elsewhere.get(path)
 
 
 async def acknowledgements(ex: Exchange, path: str) -> tuple[int, list[Acknowledgement]]:

@@ -14,7 +14,15 @@ from typing import Any, NamedTuple, Protocol
 
 from b3j0f.conf import Parameter
 
-from link_kv._core.configuration.parameters import declared_in, declared_type, key_of, parameter, read
+from link_kv._core.configuration.parameters import (
+    declared_in,
+    declared_type,
+    key_of,
+    parameter,
+    read,
+    read_by_type,
+)
+from link_kv._core.configuration.schema import TEXTS
 from link_kv._core.configuration.text import Array
 from link_kv._core.configuration.tree import Stored
 from link_kv.tree import encode_name
@@ -150,7 +158,7 @@ def apply(configurable: Any, driver: Driver, targets: list[Any], logger: Any) ->
     stored = {path: driver._read(path, logger).stored for path in paths}
     if has_parts(configurable.conf, [name for each in stored.values() for name in each.categories]):
         return False
-    values, problems = Applier(configurable.conf).read(stored, driver._good)
+    values, problems = Applier(configurable.conf).read(stored, driver._good_of(configurable))
     for path in paths:
         own = {name: why for name, why in problems.items() if name == path or name.startswith(f"{path}/")}
         driver._report(path, own, logger)
@@ -162,9 +170,8 @@ def apply(configurable: Any, driver: Driver, targets: list[Any], logger: Any) ->
 class Driver(Protocol):
     """What applying needs of an `EtcdConfDriver`."""
 
-    _good: Good
-
     def rscpaths(self, path: str) -> list[str]: ...
+    def _good_of(self, reader: Any) -> Good: ...
     def _read(self, path: str, logger: Any) -> Any: ...
     def _report(self, path: str, problems: dict[str, str], logger: Any) -> None: ...
 
@@ -199,17 +206,15 @@ def assign(target: Any, values: Mapping[str, Any]) -> None:
 
 
 def schema_of(conf: Any) -> dict[str, Any]:
-    """What a configuration declares, as JSON Schema."""
+    """What a configuration declares, as JSON Schema. Without defaults: all who read etcd read it."""
     categories = {}
     for cname, found in conf.items():
         properties = {}
         for key, each in found.items():
             name = getattr(key, "pattern", key)
-            properties[name] = _type_of(declared_type(each))
-            if isinstance(each._value, (str, int, float, bool)):
-                properties[name]["default"] = each._value
+            properties[name] = _type_of(declared_type(each)) if read_by_type(each) else {}
         categories[cname] = {"type": "object", "properties": properties}
-    return {"type": "object", "properties": categories}
+    return {"type": "object", TEXTS: True, "properties": categories}
 
 
 def _type_of(ptype: Any) -> dict[str, Any]:

@@ -52,12 +52,11 @@ def shows(at: Place, key: bytes) -> bool:
     return relative == "" or nameable(relative.removesuffix("/"))
 
 
-async def keys(ex: Exchange, path: str, revision: int = 0) -> Keys:
+async def keys(ex: Exchange, path: str, revision: int | None = None) -> Keys:
     """What is at a path, now or at a revision. Raises `RevisionError`."""
     at = place_of(ex, path)
-    if revision:
-        past_revision(revision)
-    gets = [Get(at.key, revision=revision), Get(at.marker, at.end, revision=revision)]
+    then = 0 if revision is None else past_revision(revision)
+    gets = [Get(at.key, revision=then), Get(at.marker, at.end, revision=then)]
     try:
         read, found = await ex.read(gets)
     except RevisionError as error:
@@ -65,7 +64,7 @@ async def keys(ex: Exchange, path: str, revision: int = 0) -> Keys:
     kvs = [kv for each in found for kv in each]
     pairs = {kv.key: kv.value for kv in kvs if shows(at, kv.key)}
     order = next((kv.value for kv in kvs if kv.key == order_key(at)), None)
-    return Keys(at, revision or read, pairs, order, max((kv.mod_revision for kv in kvs), default=0))
+    return Keys(at, then or read, pairs, order, max((kv.mod_revision for kv in kvs), default=0))
 
 
 async def replace(

@@ -17,6 +17,7 @@ from link_kv._core.configuration.reload import Following
 from link_kv._core.configuration.reload_tree import Invalid, Tree
 from link_kv._core.configuration.tree import Stored, make_out, order_key
 from link_kv._core.leasing.leases import Lease
+from link_kv.tree import encode_name
 
 if TYPE_CHECKING:
     from link_kv._core.watching.watcher import Hub
@@ -42,11 +43,11 @@ class Driver(Protocol):
     def _read(self, path: str, logger: Any) -> Any:
         """What is in etcd, or what is known of it."""
 
-    def _take(self, path: str, stored: Stored) -> None:
-        """Let what is made from now on have this configuration."""
+    def _take(self, configurable: Any, path: str, stored: Stored) -> None:
+        """Let what a configurable makes from now on have this configuration."""
 
-    def _let_go(self, path: str) -> None:
-        """Let what is made from now on have what is read."""
+    def _let_go(self, configurable: Any) -> None:
+        """Let what it makes from now on have what is read."""
 
 
 class _Made(NamedTuple):
@@ -56,7 +57,7 @@ class _Made(NamedTuple):
     values: Values
     problems: dict[str, str]
     other: dict[str, str]
-    """Parameters whose value another driver has given."""
+    """Parameters, by their paths, whose value another driver has given."""
     conf: Any
     """What b3j0f.conf made of it, where only that can be applied."""
 
@@ -87,13 +88,13 @@ class Reload(Following[Mapping[str, Any]]):
         self._paths = [listener.at.path for listener in self._listeners]
         self._applier = Applier(configurable.conf)
         self._applying = threading.Lock()
-        """Held by who sets attributes of instances. Those who read them take no lock."""
+        """Held by who sets attributes of all instances. Those who read them take no lock."""
         self._made: _Made | None = None
         """What was built last, and is in force when it has been swapped in."""
         self._in_force: _Made | None = None
-        self.swaps = 0
+        self._swaps = 0
 
-    def start(self, open_lease: Callable[[], Lease[Any]], at_close: list[Any], *, offline: bool) -> None:
+    def _start(self, open_lease: Callable[[], Lease[Any]], at_close: list[Any], *, offline: bool) -> None:
         """Put in force what is there, and follow it."""
         reloads[self._configurable] = self
         try:
@@ -156,7 +157,7 @@ class Reload(Following[Mapping[str, Any]]):
                 named[name] = None if each.error else each.value
                 texts = {one.categories.get(cname, {}).get(name) for one in stored.values()} - {None}
                 if texts and each.svalue not in texts:
-                    other[name] = "another driver"
+                    other[f"{encode_name(cname)}/{encode_name(name)}"] = "another driver"
                 if not each.local:
                     foreign.add(name)
         return _Made(stored, Values(named, frozenset(foreign)), trial.problems, other, conf)
@@ -178,28 +179,39 @@ class Reload(Following[Mapping[str, Any]]):
     def _restore(self) -> None:
         if self._in_force is not None:
             for path, stored in self._in_force.stored.items():
-                self._driver._take(path, stored)
-        self.swaps += 1
+                self._driver._take(self._configurable, path, stored)
+        self._swaps += 1
         self.apply()
 
     def apply(self) -> None:
         """Set the attributes of all instances that the configurable knows to what is in force."""
         with self._applying:
-            made = self._in_force
-            if made is None:
-                return
-            targets = instances(self._configurable.targets)
-            if made.conf is not None:
-                self._configurable.configure(conf=made.conf, targets=targets)
-                return
-            for target in targets:
-                assign(target, made.values.named if self._configurable.foreigns else made.values.declared)
+            self._set(instances(self._configurable.targets))
+
+    def catch_up(self, targets: list[Any], swaps: int) -> None:
+        """Set the attributes of new instances, when there were swaps since that number of them.
+
+        It does not wait for `apply` in another thread, whose setters may wait for what the maker of these
+        holds. When that sets them as well, whoever comes last sets what is in force.
+        """
+        while swaps != self._swaps:
+            swaps = self._swaps
+            self._set(targets)
+
+    def _set(self, targets: list[Any]) -> None:
+        made = self._in_force
+        if made is None:
+            return
+        if made.conf is not None:
+            self._configurable.configure(conf=made.conf, targets=targets)
+            return
+        for target in targets:
+            assign(target, made.values.named if self._configurable.foreigns else made.values.declared)
 
     def close(self) -> None:
         super().close()
-        for path in self._paths:
-            self._driver._let_go(path)
         if reloads.get(self._configurable) is self:
+            self._driver._let_go(self._configurable)
             del reloads[self._configurable]
 
 
@@ -208,13 +220,14 @@ reloads: weakref.WeakKeyDictionary[Any, Reload] = weakref.WeakKeyDictionary()
 
 
 @contextmanager
-def caught_up(configurable: Any) -> Iterator[None]:
+def caught_up(configurable: Any, joinpoint: Any) -> Iterator[None]:
     """Let an instance that is made in here not miss what is put in force meanwhile."""
     reload = reloads.get(configurable)
-    swaps = 0 if reload is None else reload.swaps
+    swaps = 0 if reload is None else reload._swaps
     yield
-    if reload is not None and reload.swaps != swaps:
-        reload.apply()
+    if reload is not None and reload._swaps != swaps:
+        first = [*joinpoint.args[:1], joinpoint.kwargs.get("self")]  # of a constructor, the instance
+        reload.catch_up(instances(each for each in first if each in configurable.targets), swaps)
 
 
 def _stored(tree: Tree) -> Stored:

@@ -1,26 +1,29 @@
 """Trees from etcd as what pydantic's fields take, by their declared types.
 
-In etcd a value is text that a person typed, and nobody should have to know that ``1.10`` reads as a number.
+In etcd a value is text, and whoever stored it should not have to know that ``1.10`` reads as a number.
 So a field that holds text gets the text, one that holds a number the number, and a list also ``a, b``.
 """
 
 from __future__ import annotations
 
+import copy
 import enum
 import json
 import types
+from collections import deque
 from collections.abc import Iterable, Mapping
 from datetime import date, time, timedelta
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import AliasChoices, BaseModel
 
+from link_kv._core.configuration.applied import source_of
 from link_kv._core.configuration.text import from_stored
 from link_kv.codec import decode
-from link_kv.tree import Place, encode_name
+from link_kv.tree import Place, decode_name, encode_name
 
 _ANYTHING = (Any, object)
-_SEQUENCES = (list, tuple, set, frozenset)
+_SEQUENCES = (list, tuple, set, frozenset, deque)
 _TIMES = (date, time, timedelta)
 """Numbers of seconds are among what these take, and texts of such numbers are not."""
 
@@ -30,12 +33,12 @@ _TIMES = (date, time, timedelta)
 
 def fit_model(models: Iterable[type[BaseModel]], tree: Mapping[str, Any]) -> dict[str, Any]:
     """A tree as the input of a model, or of one of several."""
-    declared: dict[str, Any] = {}
+    declared: dict[str, list[Any]] = {}
     for model in models:
         for name, field in model.model_fields.items():
             for alias in (name, *aliases(field)):
-                declared.setdefault(alias, field.annotation)
-    return {name: fit(declared.get(name, Any), node) for name, node in tree.items()}
+                declared.setdefault(alias, []).append(field.annotation)
+    return {name: _fit(declared.get(name, [Any]), node) for name, node in tree.items()}
 
 
 def aliases(field: Any) -> list[str]:
@@ -48,9 +51,16 @@ def aliases(field: Any) -> list[str]:
 
 def fit(annotation: Any, node: Any) -> Any:
     """A part of a tree as the input of a field."""
-    arms = list(_arms(annotation))
+    return _fit([annotation], node)
+
+
+def _fit(annotations: Iterable[Any], node: Any) -> Any:
+    """A part of a tree as the input of a field that several models may have, each with its type."""
+    several = [list(_arms(annotation)) for annotation in annotations]
     if isinstance(node, bytes):
-        return _leaf(arms, node)
+        # Pydantic reads numbers from text, but no text from numbers.
+        return _leaf(next((arms for arms in several if str in arms), several[0]), node)
+    arms = [arm for each in several for arm in each]
     if isinstance(node, list):
         items = _item_types(arms, len(node))
         return [fit(kind, item) for kind, item in zip(items, node, strict=True)]
@@ -94,7 +104,10 @@ def _is_sequence(arm: Any) -> bool:
     kind = _kind(arm)
     if not isinstance(kind, type) or issubclass(kind, (str, bytes)) or _is_mapping(arm):
         return False
-    return issubclass(kind, (*_SEQUENCES, Iterable))
+    # An address range can be iterated over too, and is no list.
+    return issubclass(kind, _SEQUENCES) or (
+        issubclass(kind, Iterable) and (kind.__module__ == "collections.abc" or bool(get_args(arm)))
+    )
 
 
 def _item_types(arms: list[Any], count: int) -> list[Any]:
@@ -132,7 +145,10 @@ def _takes(arm: Any, value: Any) -> bool:
         return any(type(value) is type(each.value) and value == each.value for each in arm)
     if type(value) in (bool, int, float):
         return type(value) is arm or (type(value) is int and arm is float) or issubclass(arm, _TIMES)
-    return isinstance(value, arm)
+    try:
+        return isinstance(value, arm)
+    except TypeError:  # a TypedDict, or a protocol
+        return False
 
 
 # Errors
@@ -143,27 +159,44 @@ def problems_of(
 ) -> dict[str, str]:
     """What pydantic says, by paths in etcd."""
     problems: dict[str, str] = {}
+    tree = _grown(tree, elsewhere)
     for error in errors:
-        path = at.path + "".join(f"/{segment}" for segment in _segments(error["loc"], tree))
+        missing = error["type"] == "missing"
+        below = "/".join(_segments(error["loc"], tree, missing))
+        path = f"{at.path}/{below}" if below else at.path
         reason = str(error["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        source = elsewhere.get(str(error["loc"][0])) if error["loc"] else None
-        if source:
+        if source := source_of(elsewhere, below):
             reason += f" (from {source})"
         problems[path] = f"{problems[path]}; {reason}" if path in problems else reason
     return problems
 
 
-def _segments(loc: tuple[int | str, ...], node: Any) -> Iterable[str]:
-    """The segments of a location, as far as it is one in the tree, and no arm of a union."""
+def _grown(tree: Any, paths: Iterable[str]) -> Any:
+    """A tree with what sources before etcd have given, as far as its names go."""
+    tree = copy.deepcopy(tree)
+    for path in paths:
+        node = tree
+        for name in map(decode_name, path.split("/")):
+            if not isinstance(node.get(name), dict):
+                node[name] = {}
+            node = node[name]
+    return tree
+
+
+def _segments(loc: tuple[int | str, ...], node: Any, missing: bool) -> Iterable[str]:
+    """The segments of a location, as far as it is one in the tree; without the arms of unions in it.
+
+    ``missing`` tells that its last step is of what is not in the tree.
+    """
     for depth, step in enumerate(loc):
-        below: Any = None
         if isinstance(node, dict):
-            below = node.get(step)
+            if depth and step not in node and not (missing and depth == len(loc) - 1):
+                continue
+            node = node.get(step)
         elif isinstance(node, list):
-            below = node[step] if isinstance(step, int) and step < len(node) else None
-        elif depth:
+            if not isinstance(step, int):
+                continue
+            node = node[step] if step < len(node) else None
+        else:
             return
         yield str(step + 1) if isinstance(step, int) else encode_name(step)
-        if below is None:
-            return
-        node = below

@@ -8,17 +8,20 @@ when both are equal after an answer, nothing is missing.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from link_kv._core.configuration.changes import read_stamp, written_key
+from link_kv._core.configuration.tree import order_key
+from link_kv._core.operations import past_revision
 from link_kv._core.watching.asker import read_range
 from link_kv._core.watching.consumer import Consumer, State
 from link_kv._core.watching.replica import Batch, Change
 from link_kv._core.wire.calls import run
 from link_kv._core.wire.exchange import Exchange
+from link_kv.codec import decode
 from link_kv.errors import LinkKVError, RevisionError
 from link_kv.plan import Get
-from link_kv.tree import Place
+from link_kv.tree import MISSING, Place
 
 if TYPE_CHECKING:
     from link_kv._core.watching.watcher import Hub
@@ -32,6 +35,7 @@ class Write(NamedTuple):
 
     revision: int
     changes: list[Change]
+    """One of them is of the order of categories, where that was written."""
     time: float | None
     """When, in seconds since 1970, where the writer has said so."""
     writer: str | None
@@ -44,13 +48,16 @@ class History(NamedTuple):
     """The revision before which nothing is remembered; 0 where that is not what it ends at."""
 
 
-async def remembered_since(ex: Exchange, newest: int) -> int:
-    """The oldest revision that can still be read; 1 when nothing was compacted."""
+async def remembered_since(ex: Exchange, at: Place, newest: int) -> int:
+    """The oldest revision that can still be read; 1 when nothing was compacted.
+
+    Asked of keys that are read anyway: of others a role may not reach them.
+    """
     low, high = 1, newest
     while low < high:
         middle = (low + high) // 2
         try:
-            await ex.range(Get(b"\0", revision=middle))
+            await ex.range(Get(at.marker, at.end, limit=1, keys_only=True, revision=middle))
         except RevisionError:
             low = middle + 1
         else:
@@ -63,11 +70,13 @@ def history(hub: Hub, at: Place, since: int | None = None) -> History:
 
     Raises `RevisionError`, and what watching raises.
     """
+    if since is not None:
+        past_revision(since)
     space = hub._space
     newest, pairs = read_range(space, at)
     start = since
     if start is None:
-        oldest = run(remembered_since(Exchange(space), newest))
+        oldest = run(remembered_since(Exchange(space), at, newest))
         start = oldest if oldest == 1 else oldest + 1
     compacted = start if since is None and start > 1 else 0
     if start > newest:
@@ -81,8 +90,29 @@ def history(hub: Hub, at: Place, since: int | None = None) -> History:
         hub.leave(recorder)
     if recorder.error is not None:
         raise recorder.error
-    writes = [_write(at, batch) for batch in recorder.batches if batch.revision <= newest]
+    writes = []
+    order = _order_before(Exchange(space), at, start)
+    for batch in recorder.batches:
+        if batch.revision <= newest:
+            write = _write(at, batch, order)
+            order = next((each.value for each in write.changes if each.path == _order_path(at)), order)
+            writes.append(write)
     return History([write for write in writes if write.changes], compacted)
+
+
+def _order_path(at: Place) -> str:
+    return order_key(at)[len(at.prefix) :].decode()
+
+
+def _order_before(ex: Exchange, at: Place, revision: int) -> Any:
+    """What was stored of the order of categories before a revision; an ellipsis where that is forgotten."""
+    if revision == 1:
+        return MISSING
+    try:
+        found = run(ex.range(Get(order_key(at), revision=revision - 1))).kvs
+    except RevisionError:
+        return "…"
+    return decode(found[0].value) if found else MISSING
 
 
 class _Recorder(Consumer):
@@ -127,7 +157,14 @@ class _Recorder(Consumer):
         raise AssertionError("nothing is queued")
 
 
-def _write(at: Place, batch: Batch) -> Write:
-    said: Any = next((value for key, value in batch.hidden if key == written_key(at)), None)
+def _write(at: Place, batch: Batch, order: Any) -> Write:
+    hidden = dict(batch.hidden)
+    changes = batch.changes
+    if order_key(at) in hidden:
+        stored = hidden[order_key(at)]
+        now = MISSING if stored is None else decode(stored)
+        kind: Literal["put", "delete"] = "delete" if stored is None else "put"
+        changes = [*changes, Change(_order_path(at), now, order, batch.revision, kind)]
+    said = hidden.get(written_key(at))
     stamp = None if said is None else read_stamp(said)
-    return Write(batch.revision, batch.changes, *(stamp or (None, None)))
+    return Write(batch.revision, changes, *(stamp or (None, None)))

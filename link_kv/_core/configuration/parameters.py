@@ -52,6 +52,11 @@ def declared_type(declared: Any) -> Any:
     return plain(default if declared.ptype is None and default in _INFERRED else declared.ptype)
 
 
+def read_by_type(declared: Any) -> bool:
+    """Whether a parameter is read by its type, rather than by a parser of the program's own."""
+    return _own_parser(declared) is parse
+
+
 def declared_in(conf: Any, cname: str, name: str) -> Any:
     """The parameter that a configuration declares for a name, in the category or, as b3j0f has it, in any."""
     key = key_of(name)
@@ -124,7 +129,7 @@ def _own_parser(declared: Any) -> Any:
 def read(declared: Any, text: str) -> Any:
     """The value of a text for a declared parameter. Raises `ValueError`."""
     parser, ptype = _own_parser(declared), declared.ptype
-    if parser is parse:
+    if read_by_type(declared):
         return value_of(text, declared_type(declared))
     try:
         # A parser of the program's own, and so is what it does.

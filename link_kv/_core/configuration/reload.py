@@ -128,7 +128,6 @@ class Following(ABC, Generic[T]):
         self._reported: set[tuple[str, object]] = set()
         self._content: _Content | None = None
         self._revisions = [0] * len(self._listeners)
-        self._rejected: _Content | None = None
         self._acknowledger: Acknowledger | None = None
         self._at_close: list[Callable[[], object]] = []
         self._closed = self._lost = False
@@ -200,7 +199,7 @@ class Following(ABC, Generic[T]):
             self._hub.dispatcher.schedule(self._join_later)
             return
         if problems:
-            self._reject(trees, [tree.content for tree in trees], problems)
+            self._reject(trees, problems)
         else:
             self._acknowledge(trees, "applied", "")
         self._look_again()
@@ -349,22 +348,20 @@ class Following(ABC, Generic[T]):
         problems: Mapping[str, str] = {}
         if content == self._content:
             current = self._now.current  # written again as it was, or as it was before a bad one
-        elif content == self._rejected:
-            problems = self._problems
         else:
             try:
                 current = self._checked(trees)
             except Invalid as invalid:
                 problems = invalid.problems
         if problems:
-            self._reject(trees, content, problems)
+            self._reject(trees, problems)
             return
         changed = content != self._content
         if changed:
             try:
                 self._guarded(trees, lambda: self._put_in_force(trees, current))
             except Invalid as invalid:
-                self._reject(trees, content, invalid.problems)
+                self._reject(trees, invalid.problems)
                 return
         else:
             self._restore()
@@ -374,20 +371,17 @@ class Following(ABC, Generic[T]):
             self._call_later(self._on_change, current)
 
     def _swap(self, current: T, trees: list[Tree]) -> None:
-        self._content, self._rejected = [tree.content for tree in trees], None
+        self._content = [tree.content for tree in trees]
         self._revisions = [tree.revision for tree in trees]
         self._error, self._problems = None, MappingProxyType({})
         self._reported = set()
         self._now = _Now(current, revision_of(trees), seen_of(trees))
         self._look_no_more(trees)
 
-    def _reject(
-        self, trees: list[Tree], content: list[dict[bytes, bytes]], problems: Mapping[str, str]
-    ) -> None:
+    def _reject(self, trees: list[Tree], problems: Mapping[str, str]) -> None:
         stamps = {path: (path, stamp(trees, path, reason)) for path, reason in problems.items()}
         new = {path: problems[path] for path, stamp in stamps.items() if stamp not in self._reported}
         self._reported = set(stamps.values())
-        self._rejected = content
         self._problems = MappingProxyType(dict(problems))
         self._error = ConfigError(self._message(problems, trees))
         self._look_no_more(trees)

@@ -6,12 +6,17 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from link_kv._core.configuration.text import from_stored
+from link_kv._core.configuration.text import Array, from_stored, value_of
+from link_kv._core.configuration.tree import Stored
 from link_kv.codec import decode
 from link_kv.errors import LinkKVError
-from link_kv.tree import encode_name
+from link_kv.tree import Place, encode_name
+
+TEXTS = "x-link-kv-texts"
+"""Marks the schema of a configuration of b3j0f.conf, whose values are texts that are read by their types."""
 
 _DEEPEST = 50
+_PTYPES = {"boolean": bool, "integer": int, "number": float, "string": str, "object": dict, "array": list}
 _TYPES: dict[type, tuple[str, ...]] = {
     bool: ("boolean",),
     int: ("integer", "number"),
@@ -42,6 +47,39 @@ def problems(schema: Mapping[str, Any], tree: Any) -> dict[str, str]:
     for each in found:
         told.setdefault("/".join(_segments(each.absolute_path)), each.message)
     return told
+
+
+def problems_of_texts(schema: Mapping[str, Any], at: Place, stored: Stored) -> dict[str, str]:
+    """What a process of b3j0f.conf does not accept in a configuration, by paths relative to it.
+
+    Texts are read as it reads them, which JSON Schema cannot tell: it takes 1.0 for an integer.
+    """
+    told = {path[len(at.path) + 1 :]: reason for path, reason in stored.problems.items()}
+    for cname, texts in stored.categories.items():
+        for name, text in texts.items():
+            try:
+                value_of(text, _ptype(_declared(schema, cname, name)))
+            except ValueError as error:
+                told[f"{encode_name(cname)}/{encode_name(name)}"] = str(error)
+    return told
+
+
+def _declared(schema: Mapping[str, Any], cname: str, name: str) -> Any:
+    """The schema of a parameter in its category or, as b3j0f.conf has it, in any."""
+    categories = schema.get("properties")
+    others = list(categories.values()) if isinstance(categories, Mapping) else []
+    for category in (_property([schema], cname), *reversed(others)):
+        found = _property([category], name) if isinstance(category, Mapping) else {}
+        if found:
+            return found
+    return {}
+
+
+def _ptype(schema: Any) -> Any:
+    kind = schema.get("type") if isinstance(schema, Mapping) else None
+    if kind == "array" and "items" in schema:
+        return Array(_ptype(schema["items"]) or object)
+    return _PTYPES.get(kind) if isinstance(kind, str) else None
 
 
 def _segments(steps: Any) -> Iterator[str]:

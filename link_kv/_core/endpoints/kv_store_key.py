@@ -12,6 +12,7 @@ from link_kv._core.endpoints.addressable import LOCKOUT_TTL, Addressable, log, n
 from link_kv._core.endpoints.calibration import Calibration, lookup, table
 from link_kv._core.endpoints.config import ANY, FLAG, LIST, NUMBER, SECONDS, TABLE, TEXT, Kind
 from link_kv._core.endpoints.due import Due, same
+from link_kv._core.endpoints.handed import Handed
 from link_kv._core.endpoints.lockout import Lockout
 from link_kv._core.endpoints.replies import Reply, replied
 from link_kv._core.endpoints.return_codes import error
@@ -137,6 +138,8 @@ class KVStoreKey(Addressable):
         self._kv_item: Item | None = None
         self._kv_kept: Any = self.initial_value
         """The value, while there is no item."""
+        self._kv_handed: Handed | None = None
+        """What the item was last given to show."""
         self._kv_latest: dict[str, Any] | None = None
         self._kv_stored = False
         self._kv_setting: Item | None = None
@@ -195,7 +198,10 @@ class KVStoreKey(Addressable):
     def _kv_write(self, item: Item, value: Any) -> None:
         if self.provider is not None:
             self.provider._kv_settle_behind()
-        item._write(value)
+        revision = item._write(value)
+        # What was polled before and still waits, for all the settling, comes after this.
+        if self._kv_handed is None or not self._kv_handed.waits:
+            self._kv_handed = Handed(item, value, revision)
 
     # Requests
 
@@ -259,22 +265,33 @@ class KVStoreKey(Addressable):
         item = self._kv_item
         if item is None or type(self).on_get is KVStoreKey.on_get or raw is None:
             return
-        if item._now.revision and type(item.value) is type(raw) and same(item.value, raw):
-            return
-        if wait:
+        handed = self._kv_handed
+        pending = handed is not None and handed.pending
+        # The item may be behind what is on its way to etcd.
+        shown = handed.value if handed is not None and pending else item.value
+        if (pending or item._now.revision) and type(shown) is type(raw) and same(shown, raw):
+            if pending and wait and self.provider is not None:
+                self.provider._kv_settle_behind()
+        elif wait:
             self._kv_write(item, raw)
         elif self.provider is not None:
-            self.provider._kv_write_behind(item, raw)
+            self._kv_handed = self.provider._kv_write_behind(item, raw)
 
     def _kv_set(self, values: list[Any], keywords: dict[str, Any]) -> Reply:
         if len(values) != 1:
             raise error("service_error_bad_payload", f"{self.name}: set takes one value, not {len(values)}")
-        wanted = keywords.pop("if_revision", None)
+        wanted, held = keywords.pop("if_revision", None), keywords.pop("if_held", ())
         if keywords:
             raise error("service_error_bad_payload", f"{self.name}: set knows no {', '.join(keywords)}")
         value = self._kv_accept(values[0])
         if wanted is not None and self._kv_item is not None and _newest(self._kv_item) != wanted:
             raise error("warning_no_action_taken", f"{self.name}: the value has moved")
+        if held and self.provider is not None and (lost := self.provider._kv_lost(held)):
+            raise error(
+                "warning_no_action_taken",
+                f"lock {lost}: is lost, another may hold it by now; nothing was set",
+                {"lost": lost},
+            )
         self._kv_stored, self._kv_setting = False, self._kv_item
         try:
             result = self.on_set(value)
@@ -304,7 +321,12 @@ class KVStoreKey(Addressable):
             raise Refused(f"{self.name}: {wrong}") from None
 
     def _kv_revision(self) -> int:
-        return 0 if self._kv_item is None else self._kv_item.revision
+        item, handed = self._kv_item, self._kv_handed
+        if item is None:
+            return 0
+        if handed is not None and handed.pending and not handed.waits:
+            return int(handed.revision)
+        return item.revision
 
     # Telling
 

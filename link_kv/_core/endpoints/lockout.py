@@ -162,8 +162,8 @@ def _key_of(ex: Exchange, name: str) -> bytes:
 async def write(ex: Exchange, name: str, digest: str, holder: str, ttl: float) -> float:
     """Write a lockout under a new lease; the seconds that etcd granted."""
     lease = new_lease_id()
-    granted = await ex.grant(lease, ttl)
     record = orjson.dumps({"digest": digest, "holder": holder})
+    granted = await ex.grant(lease, ttl)
     try:
         await ex.commit(Plan((), (Put(_key_of(ex, name), record, lease),), guarded=True), name)
     except BaseException:
@@ -173,7 +173,9 @@ async def write(ex: Exchange, name: str, digest: str, holder: str, ttl: float) -
 
 
 async def remove(ex: Exchange, name: str) -> None:
-    await ex.commit(Plan((), (Delete(_key_of(ex, name)),), guarded=True), name)
+    outcome = await ex.commit(Plan((), (Delete(_key_of(ex, name), previous=True),), guarded=True), name)
+    for kv in outcome.answers()[0].response_delete_range.prev_kvs:
+        await ex.abandon(kv.lease)  # it may last for hours
 
 
 async def known(ex: Exchange, names: Iterable[str]) -> dict[str, Held]:

@@ -12,6 +12,7 @@ Both go with the lease of the service. A name is one endpoint's, whatever its up
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -45,7 +46,9 @@ class Found(NamedTuple):
     endpoint: str
     """'' for the provider itself."""
     specifier: str
+    """The attribute or method behind the name; '' for none."""
     path: str
+    """Of its item."""
 
 
 def _key(ex: Exchange, name: str) -> bytes:
@@ -101,8 +104,8 @@ async def claim(ex: Exchange, served: Sequence[tuple[Served, Place, str]], lease
                 )
             value = orjson.dumps(each._asdict())
             operations += (Put(key, value, lease), Put(served_key(store, segment), value, lease))
-        outcome = await ex.commit(Plan(tuple(compares), operations), f"endpoints of {served[0][0].service}")
-        if outcome.succeeded:
+        with contextlib.suppress(Conflict):
+            await ex.commit(Plan((), operations), f"endpoints of {served[0][0].service}", insist=compares)
             return
     raise Conflict(f"endpoints of {served[0][0].service}: others claim these names again and again")
 

@@ -15,7 +15,7 @@ from link_kv._core.items import units as pint_units
 from link_kv._core.items.names import BOOLEAN, Names, check_names, read_names
 from link_kv._core.items.names import TYPES as NAMED
 from link_kv._core.items.number_format import Format, compile_format, read_number
-from link_kv._core.items.numeric import array_of, is_array, is_number, number_of, split_numbers
+from link_kv._core.items.numeric import array_of, is_array, is_number, is_numpy, number_of, split_numbers
 from link_kv.codec import decode, encode
 from link_kv.errors import ConfigError, EncodeError, Refused
 
@@ -230,7 +230,7 @@ class Description(Mapping[str, Any]):
         """
         kind = self.type
         if kind is None:
-            return self._in_range(value) if is_number(value) else value
+            return value if self.range is None else self._within(value)
         if kind == "numeric":
             return self._in_range(number_of(value))
         if kind == "string":
@@ -246,6 +246,17 @@ class Description(Mapping[str, Any]):
         if not (is_array(value) or isinstance(value, (list, tuple)) or is_number(value)):
             raise Refused(f"{value!r} is neither a numpy array nor bytes")
         return self._array(array_of(value))
+
+    def _within(self, value: Any) -> Any:
+        """A value of any type, whose numbers are in the range."""
+        if is_number(value):
+            self._in_range(value)
+        elif is_numpy(value):
+            self._array(value)
+        elif isinstance(value, (list, tuple)):
+            for each in value:
+                self._within(each)
+        return value
 
     def _in_range(self, number: Any) -> Any:
         if self.range is not None:

@@ -47,6 +47,12 @@ def is_array(value: Any) -> bool:
     return numpy is not None and isinstance(value, numpy.ndarray)
 
 
+def is_numpy(value: Any) -> bool:
+    """Whether it is a numpy array, or one of the things that such arrays are of."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic))
+
+
 def array_of(value: Any) -> Any:
     """A numpy array of a list or a number. Raises `Refused`, and `ConfigError` without numpy."""
     try:

@@ -184,14 +184,17 @@ async def put_all(
 
 async def write(
     space: Namespace, store: Place, segment: str, value: Any, stamp: Stamp, *, first: bool
-) -> None:
-    """Replace the value of an item, whatever it is. ``first``: it has none, as far as is known."""
+) -> int:
+    """Replace the value of an item, whatever it is; the revision of the write.
+
+    ``first``: it has none, as far as is known.
+    """
     if first:
         # Nobody may write it in another spelling at the same time.
         segment, revision = await introduce(Exchange(space), store, decode_name(segment), value, stamp)
         if revision:
-            return
-    await put(Exchange(space), store, segment, layer(value, store.child(segment)), stamp)
+            return revision
+    return await put(Exchange(space), store, segment, layer(value, store.child(segment)), stamp)
 
 
 async def change(

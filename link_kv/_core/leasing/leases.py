@@ -24,7 +24,10 @@ from link_kv.tree import Place
 log = logging.getLogger("link_kv.sessions")
 
 LET_GO = 2.0
-"""Seconds that are spent at most on ending a lease which ends by itself soon."""
+"""Seconds that are spent on ending a lease which ends by itself soon, and `_TRY` more at most."""
+
+_TRY = 0.5
+"""Seconds that etcd has at least to end a lease, however few are left."""
 
 
 def checked_ttl(ttl: float) -> float:
@@ -102,12 +105,13 @@ class Lease(Generic[E]):
             raise Closed("the session was closed; make another")
         if self.id:
             return
-        await self._grant(seconds)
         try:
+            await self._grant(seconds)
             self._keeper = self._find_keeper()
             self._keeper.add(self)
         except BaseException:
-            await self.close()
+            if self.id:
+                await self.close()
             raise
 
     async def put(self, path: str, value: Any) -> int:
@@ -158,9 +162,9 @@ class Lease(Generic[E]):
                 self._writing -= 1
 
     async def close(self, seconds: float | None = None) -> bool:
-        """End the lease, within ``seconds`` at most; False when etcd did not know it any more.
+        """End the lease, within ``seconds`` or little more; False when etcd did not know it any more.
 
-        Cancelling does not stop this.
+        It is tried in any case: the process may have stood still meanwhile. Cancelling does not stop this.
         """
         if self._pid != os.getpid():
             return False
@@ -175,7 +179,7 @@ class Lease(Generic[E]):
             lease, self.id = self.id, 0
         try:
             if lease:
-                left = None if seconds is None else seconds - (time.monotonic() - began)
+                left = None if seconds is None else max(_TRY, seconds - (time.monotonic() - began))
                 await self._exchange(left).revoke(lease)
         except LeaseLost:
             return False
@@ -225,21 +229,22 @@ class Lease(Generic[E]):
         log.warning("a session got another lease")
 
     async def _grant(self, seconds: float | None) -> None:
-        lease, sent = new_lease_id(), now()
-        granted = await self._exchange(seconds).grant(lease, self._wanted)
+        lease, sent, granted = new_lease_id(), now(), 0
         try:
+            granted = await self._exchange(seconds).grant(lease, self._wanted)
             for at, lay in self._registered.values():
                 await self._restore(at, lay, lease, seconds)
+            with self._changes:
+                if not self.closed:
+                    self.id, self.ttl = lease, granted
+                    self.expires, self.due = sent + granted, sent + granted / 3
+                    self._gone = False
+                    self.lost.clear()
+                    return
         except BaseException:
-            await Exchange(self._space).abandon(lease)
+            if granted and self.id != lease:  # else `grant` has seen to it, or `close` will
+                await Exchange(self._space).abandon(lease)
             raise
-        with self._changes:
-            if not self.closed:
-                self.id, self.ttl = lease, granted
-                self.expires, self.due = sent + granted, sent + granted / 3
-                self._gone = False
-                self.lost.clear()
-                return
         await Exchange(self._space).abandon(lease)
 
     async def _restore(self, at: Place, lay: Layer, lease: int, seconds: float | None) -> None:

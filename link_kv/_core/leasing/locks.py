@@ -20,6 +20,7 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from link_kv._core.leasing.leases import E, Lease, checked_ttl
@@ -43,6 +44,8 @@ from link_kv.tree import encode_name
 
 C = TypeVar("C", bound=Connection)
 
+_LOCKS = b"/.link/locks/"
+
 _CLAIM = re.compile(rb"(?:exclusive|shared)-[0-9a-f]{16}\Z")
 
 _ASK = 1.0
@@ -52,14 +55,31 @@ _LOOK_AGAIN = 30.0
 """Seconds after which a wait looks at the queue again, though nothing was heard of it."""
 
 _BEYOND = 1.0
-"""Seconds that ending an acquire which failed may take beyond its timeout."""
+"""Seconds that ending an acquire which failed may take beyond its timeout; asking etcd may take half of one
+more."""
 
 
 def directory(space: Namespace, name: str) -> bytes:
     """Where the claims on a lock stand."""
     if not isinstance(name, str) or not name:
         raise PathError(f"{name!r}: a lock's name is a str that is not empty")
-    return space.prefix + b"/.link/locks/" + encode_name(name, "lock").encode() + b"/"
+    return space.prefix + _LOCKS + encode_name(name, "lock").encode() + b"/"
+
+
+async def lost(ex: Exchange, held: Iterable[tuple[bytes, int, str]]) -> str:
+    """The name of the first lock that is not held any more; '' for none.
+
+    Each by its claim's key, its token and its name, as somebody else says. A key that is no claim's, in this
+    prefix, is held by nobody.
+    """
+    where = ex.space.prefix + _LOCKS
+    for key, token, name in held:
+        if not key.startswith(where):
+            return str(name)
+        found = await ex.range(Get(key, keys_only=True))
+        if not found.kvs or found.kvs[0].create_revision != token:
+            return str(name)
+    return ""
 
 
 class Queue(NamedTuple):

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from link_kv._core.links.registry import State
+from link_kv._core.watching.settle import wait_until
 from link_kv._core.watching.watcher import Hub
 from link_kv.tree import Place
+
+_COMES = 0.1
+"""Seconds in which a change is expected to come by itself, before etcd is asked whether there is more."""
 
 
 class Following:
@@ -47,6 +51,16 @@ class Following:
     def wait(self, condition: Callable[[State], bool], timeout: float | None) -> bool:
         """Wait until the state is such, ``timeout`` seconds at most; whether it is."""
         return self._hub.wait(lambda: self.ended or condition(self.state), timeout) and not self.ended
+
+    def shows(self, revision: int, timeout: float) -> bool:
+        """Wait until the state is that of a revision or later, ``timeout`` seconds at most; whether it is."""
+
+        def over() -> bool:
+            return self.ended or self._feed.revision >= revision
+
+        if not self._hub.wait(over, min(_COMES, timeout)):
+            wait_until(self._hub, self._feed, over, timeout)
+        return not self.ended and self._feed.revision >= revision
 
     def stir(self) -> None:
         """Let all who wait look again, after something else has changed that they wait for."""

@@ -5,6 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from link_kv._core.links.registry import ClientRecord, ServiceRecord
+from link_kv._core.wire.config import Config
+
+
+def address_of(config: Config) -> tuple[str, int]:
+    """Where etcd is, as one host and port; of servers that DNS names, their domain and 0."""
+    host, _, port = (config.endpoints or (f"{config.srv_domain}:0",))[0].rpartition(":")
+    return host, int(port)
 
 
 def describe(

@@ -78,7 +78,11 @@ class Link:
         return self._open().lock(bool(shared), timeout)
 
     def release_lock(self, timeout: float | None = None) -> list[str]:
-        """Release the lock of this link; the names of the clients that still hold one."""
+        """Release the lock of this link; the names of the clients that still hold one.
+
+        Raises `Closed` after `unlink`, and `Unavailable` when etcd does not answer: the lock goes with the
+        client's lease then.
+        """
         return self._open().unlock(timeout)
 
     def _open(self) -> Tether:

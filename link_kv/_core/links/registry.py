@@ -5,7 +5,7 @@ key below ``<prefix>/.link/``           under the lease of          value, as JS
 ======================================  ==========================  ======================================
 ``services/<name>``                     the service                 `ServiceRecord`
 ``services/<name>/links/<link>``        the client                  `LinkRecord`
-``services/<name>/locks/<link>``        the client                  ``{"shared": …}``
+``services/<name>/locks/<link>``        the client                  `LockRecord`
 ``clients/<client>``                    the client                  `ClientRecord`
 ======================================  ==========================  ======================================
 
@@ -98,6 +98,8 @@ class LinkRecord(NamedTuple):
 
 class LockRecord(NamedTuple):
     shared: bool
+    clients: tuple[str, ...] = ()
+    """The ids of those who were linked when it was acquired, and go on."""
     created: int = 0
 
 
@@ -148,7 +150,10 @@ class State:
                 if all(isinstance(text, str) for text in texts):
                     self.links[link] = LinkRecord(*texts, written)  # type: ignore[arg-type,call-arg]
             elif kind == _LOCKS:
-                self.locks[link] = LockRecord(_load(value).get("shared") is True, written)
+                found = _load(value)
+                clients = found.get("clients")
+                known = tuple(clients) if isinstance(clients, list) else ()
+                self.locks[link] = LockRecord(found.get("shared") is True, known, written)
         self._first: dict[str, int] = {}
         """When each client linked first."""
         for record in self.links.values():
@@ -205,7 +210,9 @@ class State:
         if 0 < limit <= sum(each < first for each in self._first.values()):
             return LockRefused(f"service {self.name} takes {limit} clients at a time, and others came first")
         for each, lock in self.held().items():
-            if self.links[each].client != record.client and (not lock.shared or lock.created < first):
+            # Who was linked then may have linked anew since, in place of the link of that time.
+            late = lock.created < first and record.client not in lock.clients
+            if self.links[each].client != record.client and (not lock.shared or late):
                 return LockRefused(f"service {self.name} is locked by {self.links[each].name}")
         return None
 
@@ -368,7 +375,8 @@ async def add_lock(ex: Exchange, name: str, link: str, shared: bool, lease: int)
             raise LeaseLost(f"service {name}: the link is gone")
         if why := state.refuses_lock(link, shared):
             raise LockRefused(why)
-        return (Put(_key(ex, name, _LOCKS, link), orjson.dumps({"shared": shared}), lease),)
+        record = {"shared": shared, "clients": sorted({each.client for each in state.links.values()})}
+        return (Put(_key(ex, name, _LOCKS, link), orjson.dumps(record), lease),)
 
     return await _change(ex, name, decide)
 

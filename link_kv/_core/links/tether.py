@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from link_kv._core.links import registry
+from link_kv._core.links.bounds import BOUNDS
 from link_kv._core.links.config import LinkConfig, dialing
 from link_kv._core.links.following import Following
-from link_kv._core.links.messages import Kind, encode
+from link_kv._core.links.messages import Buffer, Kind, encode
 from link_kv._core.links.registry import LinkRecord, ServiceRecord
-from link_kv._core.links.wire_link import Answer, Line, Notifications, TimedOut, Waiting, tell
+from link_kv._core.links.wire_link import Answer, Line, Notifications, TimedOut, Waiter, Waiting, tell
 from link_kv._core.wire.calls import run
 from link_kv._core.wire.exchange import Exchange, Namespace
 from link_kv.errors import (
@@ -40,6 +41,8 @@ _GREET = 5.0
 """Seconds that a service has to answer to a new connection."""
 _ASK = 5.0
 """Seconds that etcd has for a link that was lost."""
+_UNLINK_AGAIN = 1.0
+"""Seconds after which etcd, which did not answer, is told again that a link has ended."""
 _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between tries to connect."""
 
@@ -71,6 +74,8 @@ class Tether:
         self.link = f"{client}-{next(_numbers)}"
         self.record: ServiceRecord
         """The service, as it was registered when the link was last connected."""
+        self.tried: ServiceRecord | None = None
+        """The service that was connected to, and did not answer."""
         self._space = space
         self._following = following
         self._options = options
@@ -92,7 +97,8 @@ class Tether:
         self._connecting = False
         self._left = False
         self._closed = False
-        self._locked = False
+        self.locked = False
+        """Whether this link has the service's lock."""
         self._lock_lost = False
 
     # Life
@@ -141,10 +147,29 @@ class Tether:
         try:
             with self._writing(until):
                 run(registry.remove_link(self._exchange(until), self.service, self.link))
-        except (Unavailable, Closed) as error:
-            log.warning("service %s: the link goes with its lease, and not now: %s", self.service, error)
+        except Closed:
+            log.debug("service %s: the link goes with its client", self.service)
+        except Unavailable as error:
+            log.warning("service %s: the link goes later, or with its lease: %s", self.service, error)
+            threading.Thread(
+                target=self._unlink_later, name=f"link-kv-unlink-{self.service}", daemon=True
+            ).start()
         finally:
             self.close()
+
+    def _unlink_later(self) -> None:
+        """Unlink once etcd answers: a lock that the link holds would last as long as the client."""
+        lease, pause = self._lease(), threading.Event()
+        while self._lease() == lease:
+            pause.wait(_UNLINK_AGAIN)
+            try:
+                run(registry.remove_link(Exchange(self._space), self.service, self.link))
+                return
+            except Unavailable:
+                continue
+            except LinkKVError as error:
+                log.debug("service %s: is not unlinked: %s", self.service, error)  # as the client was closed
+                return
 
     @contextlib.contextmanager
     def _writing(self, until: float) -> Iterator[None]:
@@ -161,8 +186,8 @@ class Tether:
     def register(self) -> None:
         """Link again, under another lease. When that is refused, `relink` is for later."""
         with self._linking:
-            self._lock_lost = self._lock_lost or self._locked
-            self._locked = False
+            self._lock_lost = self._lock_lost or self.locked
+            self.locked = False
             self._link_again()
 
     def relink(self) -> None:
@@ -194,7 +219,7 @@ class Tether:
         self._revision = state.revision
         if self._lost is None:
             return
-        self._show(time.monotonic() + _RETURN)
+        self.show(time.monotonic() + _RETURN)
         log.info("service %s: linked again", self.service)
         with self._changed:
             self._lost = None
@@ -251,6 +276,7 @@ class Tether:
         except LinkKVError as error:
             # A token that is refused is that of the service before this one.
             why = line.ended or error
+            self.tried = record
             line.close()
             raise Unavailable(self._told(why)) from None
         except BaseException:
@@ -260,15 +286,20 @@ class Tether:
         return line
 
     def _sync(self, line: Line, until: float) -> None:
-        """Let the service see what this client wrote last. Raises `Unavailable` when it does not answer."""
-        waiting = Waiting()
-        number = line.send(Kind.SYNC, encode(self._revision, "revision"), waiting)
-        if not waiting.wait(max(0.05, until - time.monotonic())):
-            line.forget(number)
-            raise Unavailable(f"service {self.service}: does not answer at {line.address}")
-        waiting.result()
+        """Let the service see what this client wrote last. Raises `Unavailable` when it does not in time."""
+        while True:
+            waiting = Waiting()
+            number = line.send(Kind.SYNC, encode(self._revision, "revision"), waiting)
+            if not waiting.wait(max(0.05, until - time.monotonic())):
+                line.forget(number)
+                raise Unavailable(f"service {self.service}: does not answer at {line.address}")
+            if waiting.result():
+                return
+            if time.monotonic() >= until:
+                raise Unavailable(f"service {self.service}: does not hear of its links from etcd in time")
+            time.sleep(_PAUSES[0])  # one that has just lost its watch says so at once
 
-    def _show(self, until: float) -> None:
+    def show(self, until: float) -> None:
         """The same, as far as possible: a service that comes back reads the registry before it answers."""
         line = self._line
         if line is not None and line.ended is None:
@@ -374,15 +405,23 @@ class Tether:
             self._complain()
         parts = encode(value, what)
         until = None if timeout is None else time.monotonic() + timeout
-        line = self._usable() or self.ready(until)
         waiting = Waiting()
-        number = line.send(kind, parts, waiting)
+        line, number = self._send(kind, parts, waiting, until)
         if not waiting.wait(None if until is None else until - time.monotonic()):
             line.forget(number)
             raise TimedOut(f"{what}: not answered within {timeout:g} s; it may still be carried out")
         if before_error is not None and waiting.error is not None:
             tell(before_error, waiting.error)
         return waiting.result()
+
+    def _send(self, kind: Kind, parts: list[Buffer], waiter: Waiter, until: float | None) -> tuple[Line, int]:
+        """Send over the connection that there is in time, and say which, and the number. Raises why not."""
+        while True:
+            line = self._usable() or self.ready(until)
+            try:
+                return line, line.send(kind, parts, waiter)
+            except LinkKVError:
+                continue  # it has just ended, and nothing was sent
 
     @property
     def outdated(self) -> bool:
@@ -407,13 +446,11 @@ class Tether:
             self._complain()
         parts = encode(value, what)
         answer = Answer(before_error)
-        line = self._usable() or self.ready(None if timeout is None else time.monotonic() + timeout)
-        number = line.send(Kind.CALL, parts, answer)
+        until = None if timeout is None else time.monotonic() + timeout
+        line, number = self._send(Kind.CALL, parts, answer, until)
         if timeout is not None:
             late = TimedOut(f"{what}: not answered within {timeout:g} s; it may still be carried out")
-            timer = threading.Timer(timeout, _give_up, (line, number, late))
-            timer.daemon = True
-            timer.start()
+            BOUNDS.add(time.monotonic() + timeout, answer, lambda: line.give_up(number, late))
         return answer
 
     # Locks
@@ -427,9 +464,9 @@ class Tether:
         with self._writing(until):
             ex = self._exchange(until)
             state = run(registry.add_lock(ex, self.service, self.link, shared, self._lease()))
-            self._locked, self._lock_lost = True, False
+            self.locked, self._lock_lost = True, False
             self._revision = state.revision
-        self._show(until)  # before anybody relies on it
+        self.show(until)  # before anybody relies on it
         return state.linked()
 
     def unlock(self, timeout: float | None) -> list[str]:
@@ -438,9 +475,9 @@ class Tether:
         until = self._until(timeout)
         with self._writing(until):
             state = run(registry.remove_lock(self._exchange(until), self.service, self.link))
-            self._locked = self._lock_lost = False
+            self.locked = self._lock_lost = False
             self._revision = state.revision
-        self._show(until)  # before anybody relies on it
+        self.show(until)  # before anybody relies on it
         return state.holders()
 
     def _until(self, timeout: float | None) -> float:
@@ -460,7 +497,3 @@ class Tether:
             f"service {self.service}: the lock was lost, since etcd did not hear of this client in time; "
             "acquire it again, or release it"
         )
-
-
-def _give_up(line: Line, number: int, error: TimedOut) -> None:
-    line.give_up(number, error)

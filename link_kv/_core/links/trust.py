@@ -76,18 +76,33 @@ def _handshake(
     host = host.strip("[]")
     context.set_alpn_protocols(["h2"])
     try:
-        with (
-            socket.create_connection((host, int(port)), timeout) as plain,
-            context.wrap_socket(plain, server_hostname=host) as wrapped,
-        ):
-            der = wrapped.getpeercert(True)
-            found = wrapped.getpeercert() or {}
+        # Not by `wrap_socket`: that leaves the socket open when the other side resets it right away.
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        wrapped = context.wrap_bio(incoming, outgoing, server_hostname=host)
+        with socket.create_connection((host, int(port)), timeout) as plain:
+            while True:
+                try:
+                    wrapped.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    plain.sendall(outgoing.read())
+                    incoming.write(_some(plain))
+            plain.sendall(outgoing.read())
+        der = wrapped.getpeercert(True)
+        found = wrapped.getpeercert() or {}
     except ssl.SSLCertVerificationError:
         raise
     except (OSError, ValueError) as error:  # ValueError: of what is no address
         raise Unavailable(f"{address}: shows no certificate, it may not speak TLS: {error}") from None
     assert der is not None
     return der, tuple(str(each[1]) for each in found.get("subjectAltName", ()))
+
+
+def _some(plain: socket.socket) -> bytes:
+    data = plain.recv(65536)
+    if not data:
+        raise OSError("the connection was closed")
+    return data
 
 
 def remembered(name: str) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
+import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
@@ -34,6 +36,7 @@ Waiter = Callable[[Any, "LinkKVError | None"], None]
 
 helpers = Workers("link-kv-link", 32)
 """Run what users hang onto futures."""
+os.register_at_fork(after_in_child=helpers.begin_anew)
 
 
 class TimedOut(OutcomeUnknown, DeadlineExceeded):
@@ -125,13 +128,14 @@ class Line:
         self._dialed.close()
 
     def _read(self) -> None:
+        error: LinkKVError = Unavailable(f"service {self.service}: nobody reads its answers any more")
         try:
             for message in self._dialed:
                 while self._unwanted:
                     self._reader.forget(self._unwanted.popleft())
                 for each in self._reader.feed(message):
                     self._take(each)
-            error: LinkKVError = Unavailable(f"service {self.service}: has ended")
+            error = Unavailable(f"service {self.service}: has ended")
         except WireFailure as failure:
             if failure.code == PERMISSION_DENIED:
                 error = AccessDenied(failure.details)
@@ -141,8 +145,9 @@ class Line:
         except BadMessage as bad:
             log.warning("service %s: the link ends: %s", self.service, bad)
             error = Unavailable(f"service {self.service}: sent what cannot be read: {bad}")
-        self._end(error)
-        self._dialed.close()
+        finally:  # whatever was raised: somebody may wait without a bound
+            self._end(error)
+            self._dialed.close()
 
     def _take(self, each: Any) -> None:
         if each.kind == Kind.NOTIFY:
@@ -239,26 +244,51 @@ class Waiting:
         return decode(self._payload)
 
 
+_hanging = threading.Lock()
+"""Held while something is hung onto a future, or taken from it."""
+
+
 class Answer(Future[Any]):
     """The future of an asynchronous call. Cancelling it only means that nobody waits any more.
 
-    Callbacks that users add run in a thread of their own, so that they may block, and call.
+    Callbacks that users add run in a thread of their own, one after the other, so that they may block, and
+    call: the thread that reads answers must never run one.
     """
 
     def __init__(self, before_error: Callable[[], object] | None) -> None:
         super().__init__()
         self._before_error = before_error
-        self._watched = False
+        self._hung: list[Callable[[Future[Any]], object]] | None = []
+        """Callbacks; None once they were handed over."""
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
-        self._watched = True
-        super().add_done_callback(fn)
+        with _hanging:
+            hung, first = self._hung, not self._hung
+            if hung is not None:
+                hung.append(fn)
+        if hung is None:
+            super().add_done_callback(fn)  # it is done: called at once, in this thread
+        elif first:
+            super().add_done_callback(self._hand_over)
+
+    def _hand_over(self, _: object) -> None:
+        with _hanging:
+            hung, self._hung = self._hung, None
+        helpers.add(lambda: self._call(hung or ()))
+
+    def _call(self, hung: Iterable[Callable[[Future[Any]], object]]) -> None:
+        for each in hung:
+            try:
+                each(self)
+            except Exception:
+                log.exception("what was to be called with an answer raised")
 
     def __call__(self, payload: Any, error: LinkKVError | None) -> None:
-        if self._watched or (error is not None and self._before_error is not None):
-            helpers.add(lambda: self._resolve(payload, error))
-        else:
-            self._resolve(payload, error)
+        if error is not None and self._before_error is not None:
+            with contextlib.suppress(RuntimeError):  # no thread can be started: better here than never
+                helpers.add(lambda: self._resolve(payload, error))
+                return
+        self._resolve(payload, error)
 
     def _resolve(self, payload: Any, error: LinkKVError | None) -> None:
         try:

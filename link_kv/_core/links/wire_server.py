@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 import itertools
 import logging
@@ -162,7 +163,7 @@ class Host:
             each.notify(number, parts, framed)
 
     def begin(self) -> bool:
-        """Whether what is to be answered is, and counts as under way."""
+        """Whether a request is answered, and counts as under way until it is `done`."""
         with self._lock:
             self._busy += not self._closed
             return not self._closed
@@ -259,30 +260,37 @@ class Conversation:
             raise BadMessage(f"a frame of kind {each.kind}, from a client")
 
     def _begin(self, each: Frame, lane: _Lane) -> None:
-        taken = self._host.begin()
-        self._host.workers.add(lambda: self._work(each, lane, taken))
+        """Have a request answered. Of a service that is ending it is refused, with those that wait behind."""
+        following: Frame | None = each
+        while following is not None and not self._host.begin():
+            ending = f"service {self._host.name}: is ending; the call was not carried out"
+            self._fail(following.number, Unavailable(ending))
+            following = self._after(lane)
+        if following is not None:
+            self._host.workers.add(functools.partial(self._work, following, lane))
 
-    def _work(self, each: Frame, lane: _Lane, taken: bool) -> None:
+    def _after(self, lane: _Lane) -> Frame | None:
+        """One request is done with: the one that has its turn, if one waits."""
+        with self._room:
+            self._queued -= 1
+            following = lane.later.popleft() if lane.later else None
+            if following is None:
+                lane.running -= 1
+            self._room.notify()
+        return following
+
+    def _work(self, each: Frame, lane: _Lane) -> None:
         host = self._host
         try:
-            try:
-                if not taken:
-                    raise Unavailable(f"service {host.name}: is ending; the call was not carried out")
-                result = self._result(each.kind, decode(each.payload))
-                self.outbox.put(Kind.RESULT, each.number, encode(result, f"service {host.name}: the result"))
-            except BaseException as error:  # noqa: BLE001 - whatever a method raises is its caller's to see
-                self._fail(each.number, error)
+            result = self._result(each.kind, decode(each.payload))
+            self.outbox.put(Kind.RESULT, each.number, encode(result, f"service {host.name}: the result"))
+        except BaseException as error:  # noqa: BLE001 - whatever a method raises is its caller's to see
+            self._fail(each.number, error)
         finally:
-            with self._room:
-                self._queued -= 1
-                following = lane.later.popleft() if lane.later else None
-                if following is None:
-                    lane.running -= 1
-                self._room.notify()
+            following = self._after(lane)
             if following is not None:
                 self._begin(following, lane)
-            if taken:
-                host.done()
+            host.done()  # last: once nothing is under way, a service that ends sends no more
 
     def _result(self, kind: int, value: Any) -> Any:
         host = self._host

@@ -31,6 +31,10 @@ class Workers:
     def __init__(self, name: str, most: int) -> None:
         self._name = name
         self._most = most
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Have no part in what the parent has, in a forked child: its threads are not there."""
         self._jobs: deque[Callable[[], object]] = deque()
         self._lock = threading.Lock()
         self._idle: deque[threading.Event] = deque()
@@ -40,12 +44,20 @@ class Workers:
         self._taken = 0
         """Counts the jobs that were taken."""
         self._growing = False
+        self._short = False
+        """Whether a thread could not be started."""
 
     def add(self, job: Callable[[], object]) -> None:
-        """Have a job done."""
+        """Have a job done. Raises RuntimeError when there is no thread, and none can be started."""
         self._jobs.append(job)
-        if not self._seeking:
+        if self._seeking:
+            return
+        try:
             self._more()
+        except RuntimeError:
+            with contextlib.suppress(ValueError):
+                self._jobs.remove(job)
+            raise
 
     def _more(self) -> None:
         """Wake a thread, or start one, unless one is coming."""
@@ -57,18 +69,34 @@ class Workers:
                 self._idle.pop().set()
                 return
             if self._threads < _AT_ONCE:
-                self._begin(1)
+                if not self._begin(1) and not self._threads:
+                    raise RuntimeError(f"{self._name}: no thread can be started")
                 return
             if self._growing:
                 return
-            self._growing = True
-        threading.Thread(target=self._grow, name=self._name, daemon=True).start()
+            self._growing = self._start(self._grow)
 
-    def _begin(self, number: int) -> None:
-        self._seeking += number
-        self._threads += number
+    def _start(self, target: Callable[[], None]) -> bool:
+        """Start a thread; False where the machine has no more. Those that there are do the work then."""
+        try:
+            threading.Thread(target=target, name=self._name, daemon=True).start()
+        except RuntimeError as error:
+            if not self._short:
+                self._short = True
+                log.warning("%s: goes on with the threads that it has: %s", self._name, error)
+            return False
+        return True
+
+    def _begin(self, number: int) -> bool:
+        """Start threads that work; whether all could be."""
         for _ in range(number):
-            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+            self._seeking += 1
+            self._threads += 1
+            if not self._start(self._work):
+                self._seeking -= 1
+                self._threads -= 1
+                return False
+        return True
 
     def _grow(self) -> None:
         """Start more threads, for as long as jobs wait and none is taken."""
@@ -81,7 +109,10 @@ class Workers:
                     self._growing = False
                     return
                 if self._taken == taken and not self._idle:
-                    self._begin(min(len(self._jobs), self._threads, self._most - self._threads))
+                    more = min(len(self._jobs), self._threads, self._most - self._threads)
+                    if not self._begin(more):
+                        self._growing = False
+                        return
 
     def _work(self) -> None:
         woken = threading.Event()

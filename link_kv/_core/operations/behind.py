@@ -2,7 +2,7 @@
 
 A service that polls 300 values a second cannot wait for etcd each time. What is added is written in order,
 and nothing is left out: a transaction has at most one value of each kind, so that each gets a revision of its
-own.
+own. A write whose answer was lost is done again, so a value may come twice.
 """
 
 from __future__ import annotations
@@ -32,14 +32,22 @@ class Behind:
 
     Args:
         name: what it is for, in messages.
-        write: writes the newest of several kinds at once. When it raises `Unavailable` it is called again;
-            when it raises something else, with fewer, so that one bad value alone is lost.
+        write: writes a value of each of several kinds at once. When it raises `Unavailable` it is called
+            again, also when it may have written, an `OutcomeUnknown`; when it raises something else, with
+            fewer, so that one bad value alone is lost.
+        lose: told the kind and the value of each that is dropped or lost; it is not to wait.
     """
 
-    def __init__(self, name: str, write: Callable[[Mapping[Hashable, Any]], object]) -> None:
+    def __init__(
+        self,
+        name: str,
+        write: Callable[[Mapping[Hashable, Any]], object],
+        lose: Callable[[Hashable, Any], object] = lambda kind, value: None,
+    ) -> None:
         self.dropped = 0
         self._name = name
         self._write = write
+        self._lose = lose
         self._changed = threading.Condition()
         self._queue: deque[tuple[Hashable, Any]] = deque()
         self._thread: threading.Thread | None = None
@@ -57,7 +65,7 @@ class Behind:
                 )
                 self._thread.start()
             if len(self._queue) >= _WAITING:
-                self._queue.popleft()
+                self._lose(*self._queue.popleft())
                 self.dropped += 1
             self._queue.append((kind, value))
             self._changed.notify_all()
@@ -114,6 +122,8 @@ class Behind:
             # Credentials and a closed client are nothing of one value.
             if len(batch) > 1 and not isinstance(error, (AccessDenied, Closed)):
                 return self._in_halves(batch)
+            for kind, value in batch.items():
+                self._lose(kind, value)
             what = ", ".join(str(kind) for kind in itertools.islice(batch, 3))
             if len(batch) > 3:
                 what += f" and {len(batch) - 3} more"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import sys
 import threading
 import time
@@ -12,11 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
-from link_kv._core.watching.mirrors import BaseMirror, Blocking
+from link_kv._core.watching.consumer import State
+from link_kv._core.watching.mirrors import BaseMirror
 from link_kv._core.watching.replica import Change
 from link_kv._core.watching.takers import Callbacks, Iteration
 from link_kv._core.watching.watcher import Hub
 from link_kv._core.wire.calls import Caller
+from link_kv.errors import LinkKVError
 from link_kv.tree import Place
 
 
@@ -61,6 +64,7 @@ class Subscription(Callbacks):
     async def _start(self, at: Place, prime: bool) -> None:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
+        self._due = asyncio.Event()
         self._ending = False
         await _begin(lambda: self._joined(at, prime))
 
@@ -76,7 +80,23 @@ class Subscription(Callbacks):
 
     async def _work_on(self) -> None:
         while (again := await self._work()) is not None:
-            await asyncio.sleep(max(0.0, again - time.monotonic()))
+            self._due.clear()
+            timer = self._loop.call_later(max(0.0, again - time.monotonic()), self._due.set)
+            try:
+                await self._due.wait()
+            finally:
+                timer.cancel()
+
+    def tell(self, state: State, error: LinkKVError | None = None, *, reconnected: bool = False) -> None:
+        super().tell(state, error, reconnected=reconnected)
+        if state == "lost":  # the end waits for no rate
+            _soon(self._loop, self._due.set)
+
+    def close(self) -> None:
+        """Take no more. See `link_kv.Subscription.close`; the task ends soon, whatever the rate."""
+        super().close()
+        if self._hub.pid == os.getpid():
+            _soon(self._loop, self._due.set)
 
     async def _call(self, callback: Callable[[Any], object], argument: Any, what: str) -> None:
         try:
@@ -129,21 +149,27 @@ class Changes(Iteration):
         super().__init__(hub, at, revision)
         self._came = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._joining: asyncio.Future[None] | None = None
+        self._joined = False
 
     async def _open(self) -> None:
-        if self._loop is None:
+        if self._joined:
+            return
+        if self._joining is None:
             self._loop = asyncio.get_running_loop()
-            try:
-                await _begin(self._joined)
-            except Exception:
-                self._loop = None  # the next step begins again
-                raise
-            if self._closed:  # meanwhile
-                self.close()
+            self._joining = asyncio.ensure_future(asyncio.to_thread(self._join))
+        try:
+            # It goes on when the step is cancelled, and the next step waits for it.
+            await asyncio.shield(self._joining)
+        except Exception:
+            self._joining = None  # the next step begins again
+            raise
+        self._joined = True
 
-    def _joined(self) -> Changes:
-        self._join()
-        return self
+    def _join(self) -> None:
+        super()._join()
+        if self._closed:  # meanwhile
+            self.close()
 
     def _wake(self) -> None:
         if self._loop is not None:
@@ -164,7 +190,11 @@ class Changes(Iteration):
         return change
 
     async def __aenter__(self) -> Changes:
-        await self._open()
+        try:
+            await self._open()
+        except asyncio.CancelledError:
+            self.close()  # nobody leaves what was not entered
+            raise
         return self
 
     async def __aexit__(
@@ -181,8 +211,24 @@ class Mirror(BaseMirror):
     """
 
     @classmethod
-    async def _open(cls, hub: Hub, caller: Caller, blocking: Blocking, at: Place) -> Mirror:
-        return await _begin(lambda: cls(hub, caller, blocking, at))
+    async def _open(cls, hub: Hub, caller: Caller, at: Place) -> Mirror:
+        return await _begin(lambda: cls(hub, caller, at))
+
+    @staticmethod
+    async def _settle(hub: Hub, condition: Callable[[], bool], seconds: float) -> None:
+        """It takes no thread: those of the loop are few, and may wait for this very write."""
+        loop, met = asyncio.get_running_loop(), asyncio.Event()
+
+        def look() -> None:
+            if condition():
+                _soon(loop, met.set)
+
+        given_up = loop.call_later(seconds, met.set)
+        try:
+            with hub.looking(look):
+                await met.wait()
+        finally:
+            given_up.cancel()
 
     async def wait(self, revision: int, timeout: float | None = None) -> bool:
         """Wait until it shows this revision or a later one. See `link_kv.Mirror.wait`."""

@@ -20,6 +20,8 @@ from link_kv.tree import Place
 _IDLE = 1.0
 """Seconds after which the thread ends when nothing is asked."""
 _AGAIN = 0.05
+EACH = 0.5
+"""Seconds that each of several endpoints has at first for what a watch asks when it is opened again."""
 
 Pairs = list[tuple[bytes, bytes, int]]
 
@@ -85,18 +87,25 @@ class Asker:
         self._questions: queue.SimpleQueue[Question | Callable[[], None] | None] = queue.SimpleQueue()
         self.thread: threading.Thread | None = None
 
-    def ask(self, question: Question | Callable[[], None]) -> None:
-        """Have a question answered. With the lock held."""
-        self._questions.put(question)
+    def ask(self, question: Question | Callable[[], None]) -> bool:
+        """Have a question answered; False when no thread could be started for it. With the lock held."""
         if self.thread is None:
-            self.thread = threading.Thread(target=self._run, name="link-kv-watch-reads", daemon=True)
-            self.thread.start()
+            thread = threading.Thread(target=self._run, name="link-kv-watch-reads", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return False
+            self.thread = thread
+        self._questions.put(question)
+        return True
 
-    def poll(self) -> None:
-        """Find out again and again how far watches are, until they have caught up. With the lock held."""
-        if not self._polling:
-            self._polling = True
-            self.ask(self._poll_once)
+    def poll(self) -> bool:
+        """Find out again and again how far watches are, until they have caught up.
+
+        False when no thread could be started for it. With the lock held.
+        """
+        self._polling = self._polling or self.ask(self._poll_once)
+        return self._polling
 
     def _poll_once(self) -> None:
         more = self._poll()
@@ -173,9 +182,9 @@ class Asker:
         key, held = check.known or (b"", None)
         get = Get(key, revision=revision) if held else Get(at.marker, at.end, limit=1, revision=revision)
         try:
-            found = run(Exchange(self._space).range(get)).kvs
+            found = run(Exchange(self._space, each=EACH).range(get)).kvs
         except RevisionError:
-            now = run(Exchange(self._space).range(Get(at.key or at.marker))).header.revision
+            now = run(Exchange(self._space, each=EACH).range(Get(at.key or at.marker))).header.revision
             return bool(now >= revision)
         if held is None:
             return not found

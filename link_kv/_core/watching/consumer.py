@@ -7,8 +7,9 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from link_kv._core.watching.replica import Batch, Change
 from link_kv.errors import LinkKVError
@@ -205,7 +206,9 @@ class Consumer(ABC):
     @property
     def stats(self) -> Stats:
         """What became of the changes so far."""
-        with self._lock:
+        # A forked child may have got the lock in a locked state, and nothing changes there any more.
+        lock: AbstractContextManager[Any] = self._lock if self._hub.pid == os.getpid() else nullcontext()
+        with lock:
             since = self._handing_over if self._handing_over is not None else self._queue.oldest()
             return Stats(
                 self._delivered,
@@ -223,13 +226,14 @@ class Consumer(ABC):
         """
         if self._hub.pid != os.getpid():
             return
-        self._hub.leave(self)
+        # First of all, so that who joins in another thread meanwhile sees it.
         with self._lock:
             self._closed = True
             self._full = False
             self._state = "lost"
             self._queue.clear()
             wake = self._must_wake()
+        self._hub.leave(self)
         if wake:
             self._wake()
 

@@ -25,7 +25,8 @@ _IDLE = 2.0
 class Dispatcher:
     """Runs jobs in the order in which they were scheduled. Thread-safe; its threads are daemons.
 
-    A job is scheduled again only after it is done, so it never runs twice at once.
+    A job is scheduled again only after it is done, so it never runs twice at once. Once it is hurried, what
+    runs goes on to its end without letting others go first.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,7 @@ class Dispatcher:
         self._workers = 0
         self._busy = 0
         self._taken = 0.0
+        self._hurried = False
         self._stopped = False
 
     @property
@@ -43,11 +45,22 @@ class Dispatcher:
         """How many threads there are."""
         return self._workers
 
-    def schedule(self, job: Job) -> None:
-        """Run a job soon."""
+    def schedule(self, job: Job) -> bool:
+        """Run a job soon. False where it has to wait, since a thread it needs could not be started."""
         with self._changed:
             self._ready.append(job)
-            if len(self._ready) == 1:
+            # Where the last one that was to be started was not, it is tried again.
+            if len(self._ready) == 1 or self._workers == self._busy:
+                return self._call_worker()
+            return True
+
+    def hurry(self) -> None:
+        """Run soon what was to run later, since the end is near."""
+        with self._changed:
+            self._hurried = True
+            while self._later:
+                self._ready.append(heapq.heappop(self._later)[2])
+            if self._ready:
                 self._call_worker()
 
     def stop(self) -> None:
@@ -58,27 +71,41 @@ class Dispatcher:
             self._later.clear()
             self._changed.notify_all()
 
-    def _call_worker(self) -> None:
-        """See to it that some thread looks at what is to be done."""
+    def _call_worker(self) -> bool:
+        """See to it that some thread looks at what is to be done; False when none could be started."""
         if self._workers > self._busy:
             self._changed.notify()
         elif self._workers < MAX_WORKERS and not self._stopped:
+            try:
+                threading.Thread(target=self._work, name="link-kv-callbacks", daemon=True).start()
+            except RuntimeError:  # the process has as many as it may have, or is about to end
+                return False
             self._workers += 1
-            threading.Thread(target=self._work, name="link-kv-callbacks", daemon=True).start()
+        return True
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
-            again: float | None = None
-            try:
-                again = job()
-            except BaseException:  # a thread is not a job's to end
-                with contextlib.suppress(Exception):  # nor a log handler's
-                    log.exception("%r raised", job)
-            finally:
-                with self._changed:
+            while self._run(job):
+                pass
+
+    def _run(self, job: Job) -> bool:
+        """Run a job once, and schedule it again when it asks for that. Whether it is to run again at once."""
+        hurried, again, at_once = self._hurried, None, False
+        try:
+            again = job()
+        except BaseException:  # a thread is not a job's to end
+            with contextlib.suppress(Exception):  # nor a log handler's
+                log.exception("%r raised", job)
+        finally:
+            with self._changed:
+                if again is not None and self._hurried:
+                    # One that was hurried while it ran did not know that the end is near.
+                    at_once = not hurried or again <= time.monotonic()
+                if not at_once:
                     self._busy -= 1
                     if again is not None and not self._stopped:
                         self._put(again, job)
+        return at_once
 
     def _put(self, when: float, job: Job) -> None:
         if when <= time.monotonic():

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
 from link_kv._core.watching.consumer import State
 from link_kv._core.watching.replica import Held, value_of
 from link_kv._core.watching.settle import Settling, wait_until
+from link_kv._core.watching.watch_machine import Phase
 from link_kv._core.watching.watcher import Feed, Hub
 from link_kv._core.wire.calls import Caller
 from link_kv.errors import NotFound
 from link_kv.tree import MISSING, Place
 
-Blocking = Callable[[Callable[[], bool]], Awaitable[bool]]
-"""Does in this thread, or awaits in another, what blocks."""
-
 
 class BaseMirror(Mapping[str, Any]):
     """What mirrors are, whoever waits for them. Making one blocks. Thread-safe."""
 
-    def __init__(self, hub: Hub, caller: Caller, blocking: Blocking, at: Place) -> None:
+    def __init__(self, hub: Hub, caller: Caller, at: Place) -> None:
         self.path = at.path
         self._caller = caller
         self._hub = hub
@@ -33,7 +31,12 @@ class BaseMirror(Mapping[str, Any]):
         with hub.changed:
             settling = caller.settling
             if not isinstance(settling, Settling) or settling.hub is not hub:  # as in a forked child
-                caller.settling = Settling(hub, blocking)
+                caller.settling = Settling(hub, self._settle)
+
+    @staticmethod
+    async def _settle(hub: Hub, condition: Callable[[], bool], seconds: float) -> None:
+        """How a write of the client waits for its mirrors: it blocks its thread."""
+        hub.wait(condition, seconds)
 
     def __getitem__(self, key: str) -> Any:
         held = self._leaf(key)
@@ -119,7 +122,11 @@ class BaseMirror(Mapping[str, Any]):
         with self._hub.changed:
             if not self._closed:
                 self._closed = True
-                self._hub.unmirror(self._feed)
+                feed = self._feed
+                self._hub.unmirror(feed)
+                if feed.phase is not Phase.ENDED:  # others go on following it
+                    self._feed = Feed(feed.at, feed.replica.copy())
+                    self._feed.compared = feed.compared
                 self._hub.changed.notify_all()
                 if not self._hub.mirrors:
                     self._caller.settling = None

@@ -29,12 +29,12 @@ class Settling:
 
     Args:
         hub: what feeds the mirrors.
-        blocking: does in this thread, or awaits in another, what blocks.
+        wait: waits until a condition on its feeds holds, some seconds at most.
     """
 
-    def __init__(self, hub: Hub, blocking: Callable[[Callable[[], bool]], Awaitable[bool]]) -> None:
+    def __init__(self, hub: Hub, wait: Callable[[Hub, Callable[[], bool], float], Awaitable[None]]) -> None:
         self.hub = hub
-        self._blocking = blocking
+        self._wait = wait
 
     def prepare(self, operations: Sequence[Operation]) -> Sequence[Operation]:
         """Let a delete of a range tell what it deleted, where a mirror is over a part of that range.
@@ -53,7 +53,7 @@ class Settling:
         """Wait until the mirrors that an event reaches have it, as long as they are live."""
         feeds = [feed for feed in self.hub.mirrored() if _touched(feed.replica, operations, answers)]
         if any(feed.replica.revision < revision for feed in feeds):
-            await self._blocking(lambda: self.hub.wait(lambda: _there(feeds, revision), PATIENCE))
+            await self._wait(self.hub, lambda: _there(feeds, revision), PATIENCE)
 
 
 def _there(feeds: list[Feed], revision: int) -> bool:
@@ -62,6 +62,8 @@ def _there(feeds: list[Feed], revision: int) -> bool:
 
 def _in_part(replica: Replica, op: Delete) -> bool:
     at = replica.at
+    if op.end == b"\0":  # all from there on
+        return op.key < at.end
     overlaps = op.key < at.end and at.key < op.end
     return overlaps and not (replica.covers(op.key) and op.end <= at.end)
 

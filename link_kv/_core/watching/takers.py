@@ -5,6 +5,7 @@ Subclasses say how one waits and how a callback is called: at once in a thread, 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -67,22 +68,23 @@ class Callbacks(Consumer):
 
     def _raised(self, callback: Callable[[Any], object], what: str) -> None:
         self._callback_errors += 1
-        log.exception("%s: the callback %r raised", what, callback)
+        with contextlib.suppress(Exception):  # of a log's handler; the next change must be told
+            log.exception("%s: the callback %r raised", what, callback)
 
     async def _work(self) -> float | None:
         """Hand over what waits. When to be called again, None when nothing waits."""
-        start = time.monotonic()
-        if start < self._not_before:
+        if time.monotonic() < self._not_before and self._state != "lost":  # the end waits for no rate
             return self._not_before
-        rounds = len(self._queue)
+        rounds, start = len(self._queue), 0.0
         while (taken := self._take()) is not None:
+            start = start or time.monotonic()  # not before taking, which may wait for others
             if isinstance(taken.item, Batch):
                 await self._hand_over(taken.item)
             elif self._on_state is not None:
                 await self._call(self._on_state, taken.item, f"{self.path}: on_state")
             rounds -= 1
             if self._pause:
-                if rounds <= 0:
+                if rounds <= 0 and self._state != "lost":
                     self._not_before = start + self._pause
                     return self._not_before
             elif time.monotonic() - start > _SLICE:
@@ -119,6 +121,7 @@ class Iteration(Consumer):
         self._from = revision
         self._batch: deque[Change] = deque()
         self._batch_revision = 0
+        self._ended = False
 
     def _join(self) -> None:
         """Begin. Blocks its thread."""
@@ -132,10 +135,13 @@ class Iteration(Consumer):
         """Wait until `_wake` is called."""
 
     async def _following(self) -> Change | None:
-        """The next change, once it comes; None at the end. Raises what ended it, unless it was closed."""
+        """The next change, once it comes; None at the end. Raises what ended it, unless it was closed.
+
+        Of what has ended, each call says so.
+        """
         if self._hub.pid != os.getpid():
             raise Closed(f"{self.path}: belongs to the process that this one was forked from; watch it here")
-        while not self._closed:
+        while not (self._closed or self._ended):
             if self._batch:
                 change = self._batch.popleft()
                 self._delivered += 1
@@ -144,15 +150,16 @@ class Iteration(Consumer):
                 return change
             taken = self._take()
             if taken is None:
-                await self._pause()
+                if not self._closed:  # else `close` came just before, and wakes nobody who was awake
+                    await self._pause()
             elif isinstance(taken.item, Batch):
                 self._batch.extend(taken.item.changes)
                 self._batch_revision = taken.item.revision
-            elif taken.item == "lost":
-                if self._error is None or isinstance(self._error, Closed):
-                    return None
-                raise self._error
-        return None
+            else:
+                self._ended = taken.item == "lost"
+        if self._closed or self._error is None or isinstance(self._error, Closed):
+            return None
+        raise self._error.with_traceback(None)  # else it would grow with each time
 
     def __repr__(self) -> str:
         return f"<Changes of {self.path} {self.state} at revision {self.revision}>"

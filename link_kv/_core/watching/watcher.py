@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from link_kv._core.watching.asker import Asker, read_past
+from link_kv._core.watching.asker import EACH, Asker, read_past
 from link_kv._core.watching.catchup import CatchUp
 from link_kv._core.watching.consumer import Consumer
 from link_kv._core.watching.dispatch import Dispatcher
@@ -66,6 +66,8 @@ class Feed(Watch):
         super().__init__(at, replica, start=start)
         self.shared = shared
         """Whether it is the one that all who listen from now on share."""
+        self.replays = start > 0
+        """Whether it is a past that was never open. It is live at once: who joins it takes nothing before."""
         self.returns = False
         """Whether its listener goes back to the shared one when it has caught up."""
         self.listeners: dict[Consumer, None] = {}
@@ -115,7 +117,12 @@ class Hub:
         )
         self._wakeup = threading.Event()
         self._waiting = 0
+        self._looks: dict[Callable[[], object], None] = {}
         self._closed = False
+        """Whether nothing is followed any more."""
+        self._let_go = False
+        """Whether what it needed was let go as well."""
+        self._starved = False
         self._token_expired = False
         self._trouble: LinkKVError | None = None
         atexit.unregister(_close_all)
@@ -168,10 +175,13 @@ class Hub:
             feed = consumer.feed
             if feed is not None and not self._closed:
                 self._listen(consumer, feed)
-                if not self._return(feed):
-                    if feed.returns:
-                        self._returning[feed] = None
-                    self._add(feed)
+                try:
+                    if not self._return(feed):
+                        if feed.returns:
+                            self._returning[feed] = None
+                        self._add(feed)
+                except Unavailable as error:
+                    self.lose(consumer, feed.at.path, error)
 
     def mirror(self, at: Place) -> Feed:
         """A feed for a mirror, which ends with `unmirror`."""
@@ -195,7 +205,7 @@ class Hub:
     @property
     def mirrors(self) -> int:
         """How many mirrors are open."""
-        return sum(feed.mirrors for feed in self._feeds.values())
+        return sum(feed.mirrors for feed in list(self._feeds.values()))  # a loop may ask, without the lock
 
     def wait(self, condition: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until a condition on feeds holds, which is evaluated under the lock."""
@@ -205,6 +215,26 @@ class Hub:
                 return self.changed.wait_for(condition, timeout)
             finally:
                 self._waiting -= 1
+
+    @contextlib.contextmanager
+    def looking(self, look: Callable[[], object]) -> Iterator[None]:
+        """Have a function called under the lock: now, and whenever a feed moves on."""
+        with self.changed:
+            self._waiting += 1
+            self._looks[look] = None
+            look()
+        try:
+            yield
+        finally:
+            with self.changed:
+                self._waiting -= 1
+                del self._looks[look]
+
+    def _moved(self) -> None:
+        """Let who waits look again."""
+        self.changed.notify_all()
+        for look in list(self._looks):
+            look()
 
     def ask_progress(self) -> bool:
         """Have etcd say how far the watches are; whether it can."""
@@ -217,8 +247,9 @@ class Hub:
         if self.pid != os.getpid():
             return
         with self.changed:
-            if self._closed:
+            if self._let_go:
                 return
+            self._let_go = True
             self._lose_all(Closed("the client was closed"))
             stream, threads = self._stream, (self._reader, self._asker.thread)
         if stream is not None:
@@ -233,11 +264,11 @@ class Hub:
 
     def _let_be_told(self) -> None:
         """Wait until what was scheduled has been begun, so that who has nothing else to take hears it."""
+        self.dispatcher.hurry()
         told = threading.Event()
-        with contextlib.suppress(RuntimeError):  # no thread begins any more when the interpreter ends
-            if self.dispatcher.workers:
-                self.dispatcher.schedule(told.set)
-                told.wait(_TELLING)
+        # No thread begins any more when the interpreter ends.
+        if self.dispatcher.workers and self.dispatcher.schedule(told.set):
+            told.wait(_TELLING)
 
     # Feeds
 
@@ -269,8 +300,13 @@ class Hub:
         self._run(self._machine.add(feed))
         if self._reader is None:
             self._trouble = None
-            self._reader = threading.Thread(target=self._read, name="link-kv-watch", daemon=True)
-            self._reader.start()
+            reader = threading.Thread(target=self._read, name="link-kv-watch", daemon=True)
+            try:
+                reader.start()
+            except RuntimeError as error:
+                self._drop(feed)
+                raise Unavailable(f"{feed.at.path}: is not watched: {error}") from None
+            self._reader = reader
 
     def _wait_live(self, feed: Feed) -> None:
         timeout = self._space.caller.config.timeout
@@ -306,6 +342,12 @@ class Hub:
         if self._stream is not None:
             self._stream.cancel()
 
+    def _ask_later(self) -> None:
+        """No thread could be started for a question. With the next stream, in a while, it is asked again."""
+        self._note(logging.WARNING, "no thread could be started for what watches have to read; tried again")
+        self._starved = True
+        self._end_stream()
+
     def _lose(self, feed: Feed, error: LinkKVError) -> None:
         """A feed is over: who listens to it or waits for it is told."""
         feed.error = error
@@ -315,7 +357,7 @@ class Hub:
         self._drop(feed)
         for consumer in listeners:
             consumer.tell("lost", error)
-        self.changed.notify_all()
+        self._moved()
 
     def lose(self, consumer: Consumer, path: str, error: Exception) -> None:
         """What came was too much for a consumer, which is over, it alone. With the lock held."""
@@ -371,7 +413,7 @@ class Hub:
             return False
         for consumer in feed.listeners:
             self._listen(consumer, shared)
-            consumer.tell("live")
+            consumer.tell("live", reconnected=feed.dropped)
         feed.listeners.clear()
         self._drop(feed)
         return True
@@ -392,10 +434,10 @@ class Hub:
                 run(self._stream.send(action.request))
         elif kind is Live:
             action.watch.behind = action.behind
-            if action.watch.shared:
-                self._let_catch_up(action.watch)
+            if action.watch.replays:
+                self._went_live(action.watch)
             else:
-                self._went_live(action.watch)  # a replay of the past is live from its first revision
+                self._let_catch_up(action.watch)
         elif kind is Stale:
             self._went_stale(action.watch)
         elif kind is Lost:
@@ -405,8 +447,8 @@ class Hub:
         elif kind is Restart:
             self._note(logging.INFO, "the watch stream is opened again: %s", action.reason)
             self._end_stream()
-        else:
-            self._asker.ask(action)
+        elif not self._asker.ask(action):
+            self._ask_later()
 
     def _deliver(self, feed: Feed, batch: Batch) -> None:
         if batch.synthetic:
@@ -432,7 +474,7 @@ class Hub:
                 self._overfull[feed] = consumer
 
     def _let_catch_up(self, feed: Feed) -> None:
-        """A feed that is shared is live when it has got all that was missing."""
+        """A feed is live when it has got all that was missing."""
         if feed.revision >= feed.behind:
             if not feed.live:
                 self._went_live(feed)
@@ -440,14 +482,16 @@ class Hub:
         if feed.live:
             self._went_stale(feed)
         self._catch_up.add(feed, feed.behind)
-        self._asker.poll()
+        if not self._asker.poll():
+            self._ask_later()
 
     def _went_live(self, feed: Feed) -> None:
         feed.live = True
+        feed.replays = False
         for consumer in feed.listeners:
             consumer.tell("live", reconnected=feed.dropped)
         feed.dropped = False
-        self.changed.notify_all()
+        self._moved()
 
     def _went_stale(self, feed: Feed) -> None:
         feed.live = False
@@ -456,7 +500,7 @@ class Hub:
         feed.dropped = feed.dropped or self._stream is None
         for consumer in feed.listeners:
             consumer.tell("stale")
-        self.changed.notify_all()
+        self._moved()
 
     def _carry_out(self, actions: Iterator[Action]) -> None:
         """Do what an answer leads to. Then who has caught up goes back, and who waits looks again."""
@@ -469,7 +513,7 @@ class Hub:
             if feed.phase is Phase.FOLLOWING:
                 self._return(feed)
         if self._waiting:
-            self.changed.notify_all()
+            self._moved()
 
     def _note_arrivals(self) -> None:
         if self._catch_up:
@@ -506,6 +550,8 @@ class Hub:
                 if time.monotonic() - since > _STEADY:
                     failures = 1
                 patience = max(1, len(self._space.caller.config.endpoints))
+                if self._starved:
+                    self._starved, failures = False, patience + 5  # the longest pause
                 if failures > patience:
                     pause = min(_LONGEST_PAUSE, 0.02 * 2 ** min(failures - patience, 10))
                     self._wakeup.wait(random.uniform(0.5, 1) * pause)
@@ -570,7 +616,7 @@ class Hub:
         deadline = time.monotonic() + 0.9 * caller.config.timeout
         run(caller.token())
         try:
-            status = run(caller.call(STATUS, b"", deadline=deadline))
+            status = run(caller.call(STATUS, b"", deadline=deadline, each=EACH))
         except AccessDenied:
             return True  # only newer ones tell their version to administrators alone
         return _version(status.version) >= _BOOKMARKS_SINCE

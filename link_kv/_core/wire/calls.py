@@ -28,6 +28,7 @@ from link_kv._core.wire.failures import (
     doubt,
     grpc_limit,
     is_too_large,
+    out_of_time,
     refusal,
     roles_changed,
 )
@@ -49,6 +50,10 @@ _FRESH = 10.0
 """Seconds for which an endpoint that answered is trusted with a write that must not be sent twice."""
 _FRESH_CLUSTER = 0.1
 """The same where the cluster must be a certain one: no other starts in its place in less."""
+
+_LONGEST_PAUSE = 0.25
+"""Seconds between two rounds of tries, once there were some. A try with less time than that, the crumb that
+a pause left over, proves nothing by its end: what an endpoint said before it stands."""
 
 _HAS_LEADER: Metadata = (("hasleader", "true"),)
 """What every call carries: a member that is cut off from the others then refuses it at once."""
@@ -242,18 +247,29 @@ class Caller:
         request: bytes,
         repeat: Repeat = Repeat.READ,
         deadline: float | None = None,
+        each: float = math.inf,
     ) -> Any:
         """The answer to a call. ``deadline`` is a `time.monotonic` time; None gives the configured timeout.
+
+        Of several endpoints each has ``each`` seconds at most, and twice as many with each round: for what an
+        endpoint answers at once or, while it starts or is cut off, not for a while.
 
         Raises `Unavailable` when nothing was done, `OutcomeUnknown` when a write may have been.
         """
         until = time.monotonic() + self.config.timeout if deadline is None else deadline
         if self._metadata is None:
             await self._login(until)
-        return await self._send(method, request, repeat, until)
+        return await self._send(method, request, repeat, until, each)
 
     async def _send(
-        self, method: Method, request: bytes, repeat: Repeat, until: float, *, login: bool = True
+        self,
+        method: Method,
+        request: bytes,
+        repeat: Repeat,
+        until: float,
+        each: float = math.inf,
+        *,
+        login: bool = True,
     ) -> Any:
         """The loop of `call`. Without ``login`` no token is sent or fetched, because one is being fetched."""
         endpoints = self._endpoints or await self.endpoints()
@@ -269,7 +285,10 @@ class Caller:
             number = self._current
             endpoint = endpoints[number]
             metadata = (self._metadata or _HAS_LEADER) if login else _HAS_LEADER
-            share = left if count == 1 else left * _share(tries % count, count)
+            share = left
+            if count > 1:
+                share = min(left * _share(tries % count, count), each * 2.0 ** min(tries // count, 9))
+            crumb = (left if repeat is Repeat.ONCE else share) < _LONGEST_PAUSE
             sent = False
             try:
                 if now - self._answered.get(endpoint, -math.inf) > self._fresh and (
@@ -282,7 +301,7 @@ class Caller:
                     endpoint, method, request, left if repeat is Repeat.ONCE else min(share, left), metadata
                 )
             except WireFailure as failure:
-                last = failure
+                failed = failure
                 what = meaning(failure) if sent else Meaning.NEVER_SENT
                 if roles_changed(failure) and (renewed or metadata is _HAS_LEADER):
                     what = Meaning.NOT_APPLIED  # they changed again, and the token is good or a certificate's
@@ -297,32 +316,34 @@ class Caller:
                     # The first arrival may be what made the guard of the second fail.
                     raise doubt(doubtful, endpoints)
                 return answer
+            if last is None or not (crumb and out_of_time(failed)):
+                last = failed
             refused = what in (Meaning.FINAL, Meaning.STALE_TOKEN)
             if refused:
                 self._note_answer(endpoint, now)
-            elif last.code != CANCELLED:  # by us, before a fork
-                self._move_on(number, endpoints, last.details)
+            elif failed.code != CANCELLED:  # by us, before a fork
+                self._move_on(number, endpoints, failed.details)
             if what is Meaning.UNKNOWN and repeat is not Repeat.READ:
-                doubtful = last
+                doubtful = failed
             if doubtful is not None and (refused or self.closed or repeat is Repeat.ONCE):
                 raise doubt(doubtful, endpoints)
             if self.closed:
                 raise Closed("the client was closed")
             if refused:
-                if renewed or self.config.user is None or not asks_for_login(last):
-                    limit = await self._request_limit(last, endpoint, request, until)
-                    raise refusal(last, len(request), limit)
+                if renewed or self.config.user is None or not asks_for_login(failed):
+                    limit = await self._request_limit(failed, endpoint, request, until)
+                    raise refusal(failed, len(request), limit)
                 renewed = True
                 await self._login(until, stale=metadata)
             else:
                 tries += 1
                 if tries % count == 0:
-                    pause = random.uniform(0.5, 1.0) * min(0.25, 0.05 * (tries // count))
+                    pause = random.uniform(0.5, 1.0) * min(_LONGEST_PAUSE, 0.05 * (tries // count))
                     await self.wire.sleep(max(0.0, min(pause, until - time.monotonic())))
             now = time.monotonic()
         if doubtful is not None:
             raise doubt(doubtful, endpoints)
-        if last is not None and last.code != DEADLINE_EXCEEDED:
+        if last is not None and not out_of_time(last):
             raise Unavailable(describe(last, endpoints))
         seconds = max(0.0, until - began)
         raise DeadlineExceeded(f"no answer from etcd at {', '.join(endpoints)} within {seconds:.3g} s")

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from link_kv._core.watching.watcher import Hub
 
 C = TypeVar("C", bound="Connection")
-T = TypeVar("T")
 
 
 class Connection(ABC):
@@ -31,6 +30,8 @@ class Connection(ABC):
     """What keeps its leases alive, by process or by event loop."""
     _stores: dict[str, Any]
     """The stores of items that were asked for through it, by name."""
+    _endpoints: dict[int, Any]
+    """The links to the services of served items, by process."""
     _at_close: list[Callable[[], object]]
     """What is to be done while it can still reach etcd."""
 
@@ -94,17 +95,13 @@ class Connection(ABC):
         self._hubs = {}
         self._keepers = {}
         self._stores = {}
+        self._endpoints = {}
         self._at_close = []
 
     @staticmethod
     @abstractmethod
     def _wire(config: Config) -> Wire:
         """The wire that the client's calls go over."""
-
-    @staticmethod
-    async def _blocking(function: Callable[[], T]) -> T:
-        """The result of a function that blocks its thread."""
-        return function()
 
     def _exchange(self) -> Exchange:
         return Exchange(self._space)

@@ -118,9 +118,12 @@ class Namespace:
         return twin
 
     @property
-    def lost(self) -> bool:
-        """Whether nothing can be written any more, since a lock is known here to be lost."""
-        return any(fence.lost() for fence in self.fences)
+    def lost(self) -> str | None:
+        """Which lock is known here to be lost, and why, so that nothing can be written; None while it can."""
+        for fence in self.fences:
+            if why := fence.lost():
+                return f"lock {fence.name}: {why}"
+        return None
 
 
 def new_lease_id() -> int:
@@ -138,10 +141,12 @@ def _request(plan: Plan, extra: Sequence[Operation], insist: Sequence[Compare], 
 class Exchange:
     """What an operation sends, within one deadline. Not shared between threads."""
 
-    __slots__ = ("deadline", "space")
+    __slots__ = ("deadline", "each", "space")
 
-    def __init__(self, space: Namespace) -> None:
+    def __init__(self, space: Namespace, *, each: float = math.inf) -> None:
         self.space = space
+        self.each = each
+        """How long a read waits for each endpoint; see `Caller.call`."""
         self.renew()
 
     def renew(self) -> None:
@@ -159,7 +164,7 @@ class Exchange:
     async def fetch(self, method: Method, request: bytes, about: bytes) -> Any:
         """The answer to a request that reads, ``about`` a key, for errors."""
         try:
-            return await self.space.caller.call(method, request, Repeat.READ, self.deadline)
+            return await self.space.caller.call(method, request, Repeat.READ, self.deadline, self.each)
         except AccessDenied as error:
             raise AccessDenied(f"{self._path(about)}: {error}") from None
 
@@ -242,9 +247,8 @@ class Exchange:
         if not space.checked:
             await self._check_layout(path)
         fences = space.fences
-        for fence in fences:
-            if why := fence.lost():
-                raise LockLost(f"{path}: lock {fence.name}: {why}; nothing was written")
+        if why := space.lost:
+            raise LockLost(f"{path}: {why}; nothing was written")
         if fences:
             compares = (Compare(fence.key, "create", "=", fence.created) for fence in fences)
             gets = (Get(fence.key, keys_only=True) for fence in fences)
@@ -326,6 +330,7 @@ class Exchange:
         try:
             try:
                 answer = await self.space.caller.call(LEASE_GRANT, request, Repeat.GUARDED, self.deadline)
+                return int(answer.TTL)
             except OutcomeUnknown as unknown:
                 doubtful = True
                 # The id is nobody else's: if etcd knows it, the request did arrive.
@@ -338,7 +343,6 @@ class Exchange:
             if doubtful or isinstance(error, NoSpace) or not isinstance(error, LinkKVError):
                 await self.abandon(lease)
             raise
-        return int(answer.TTL)
 
     async def keep_alive(self, lease: int) -> int:
         """Prolong a lease; the seconds that it has from now on, 0 when etcd does not know it."""

@@ -92,6 +92,11 @@ def meaning(failure: WireFailure) -> Meaning:
     return Meaning.FINAL
 
 
+def out_of_time(failure: WireFailure) -> bool:
+    """Whether an answer did not come in time. A server that stood still says so of what waited in it."""
+    return failure.code == DEADLINE_EXCEEDED or failure.details == "context deadline exceeded"
+
+
 def roles_changed(failure: WireFailure) -> bool:
     """Whether etcd refused a request because users or roles changed while it was under way."""
     return failure.details.endswith(("revision of auth store is old", "revision in header is old"))

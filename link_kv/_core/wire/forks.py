@@ -55,7 +55,8 @@ class Gate:
         self.wires: weakref.WeakSet[Interruptible] = weakref.WeakSet()
         self._left = threading.Condition(threading.Lock())
         self._inside = 0
-        self._closed = False
+        self._forks = 0
+        """How many threads are about to fork: each has closed the gate, and the last one opens it."""
         self._calm = True
         os.register_at_fork(
             before=self._before, after_in_parent=self._after_in_parent, after_in_child=self._after_in_child
@@ -63,19 +64,21 @@ class Gate:
 
     def __enter__(self) -> None:
         with self._left:
-            while self._closed:
+            while self._forks:
                 self._left.wait()
             self._inside += 1
 
     def __exit__(self, *error: object) -> None:
         with self._left:
             self._inside -= 1
-            if self._closed:
+            if self._forks:
                 self._left.notify_all()
 
     def _before(self) -> None:
         with self._left:
-            self._closed = True
+            if not self._forks:
+                self._calm = True
+            self._forks += 1
         wires = members(self.wires)
         for wire in wires:
             wire.interrupt_streams()
@@ -85,8 +88,8 @@ class Gate:
         empty = self._empty(_PATIENCE)
         # Who was inside at first may have opened a stream since.
         calm = [wire.interrupt_streams() for wire in wires]
-        self._calm = empty and all(calm)
-        if not self._calm:
+        if not (empty and all(calm)):
+            self._calm = False
             log.warning("forking while calls to etcd are under way that cannot be interrupted: %s", _UNFIT)
 
     def _empty(self, seconds: float) -> bool:
@@ -95,14 +98,14 @@ class Gate:
 
     def _after_in_parent(self) -> None:
         with self._left:
-            self._closed = False
+            self._forks = max(0, self._forks - 1)  # an interrupt may have come before it was counted
             self._left.notify_all()
 
     def _after_in_child(self) -> None:
         # The threads that held or awaited the old lock are not here.
         self._left = threading.Condition(threading.Lock())
         self._inside = 0
-        self._closed = False
+        self._forks = 0
         if not self._calm:
             self.unfit = f"this process was forked from one with calls under way: {_UNFIT}"
         # Now, while there is one thread: locks that the parent's threads held are never given back here.

@@ -59,6 +59,7 @@ def field(tag: bytes, data: bytes) -> bytes:
 
 def range_request(get: Get, *, count_only: bool = False, serializable: bool = False) -> bytes:
     key, end, limit, keys_only, revision = get
+    assert revision >= 0  # else it would be sent as another
     out = field(b"\x0a", key)
     if end:
         out += field(b"\x12", end)

@@ -7,6 +7,7 @@ the first call to an endpoint, again in a process that was forked, and again whe
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import functools
 import gc
 import logging
@@ -227,6 +228,16 @@ class _Channels:
             known, self._channels = bool(self._channels), {}
             return known
 
+    def abandon(self, channel: _Channel) -> None:
+        """Never close a channel, nor let it go: it was interrupted in the midst of opening a stream.
+
+        gRPC may know of a stream then that no thread follows, and would wait for its end for ever.
+        """
+        with self._lock:
+            self._channels = {where: each for where, each in self._channels.items() if each is not channel}
+            self._open.discard(channel)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(channel.grpc))
+
     def take(self) -> list[Any]:
         """Hand over the channels, to be closed."""
         with self._lock:
@@ -351,7 +362,12 @@ class BlockingWire(_Door):
     ) -> _BlockingStream:
         try:
             with _GATE:
-                stream = _BlockingStream(self._channels.of(endpoint), method, metadata, timeout)
+                channel = self._channels.of(endpoint)
+                try:
+                    stream = _BlockingStream(channel, method, metadata, timeout)
+                except (KeyboardInterrupt, SystemExit):
+                    self._channels.abandon(channel)
+                    raise
                 self._streams.add(stream)
                 return stream
         except ValueError:

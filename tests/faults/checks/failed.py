@@ -42,7 +42,9 @@ def run(run: Run) -> list[Outcome]:
 
         def enough() -> bool:
             in_doubt = sum(worker.in_doubt for worker in workers)
-            return in_doubt >= 1.2 * run.profile.unknown or time.monotonic() > longest
+            refused = sum(worker.refused for worker in workers)
+            reached = min(in_doubt, refused / _REFUSED) >= 1.2 * run.profile.unknown
+            return reached or time.monotonic() > longest
 
         with ThreadPoolExecutor(_CLIENTS) as pool:
             running = [pool.submit(worker.run, stop) for worker in workers]

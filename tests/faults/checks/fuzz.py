@@ -12,7 +12,7 @@ from tests.faults.run import Outcome, Run
 
 _AT_ONCE = 3
 _LEAST = 100
-"""How many inputs each entrance must have got. The slowest gets some 800 in the 60 s of the short profile."""
+"""How many inputs each entrance must have got. The slowest gets some 150 in the 60 s of the short profile."""
 
 
 def run(run: Run) -> list[Outcome]:

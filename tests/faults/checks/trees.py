@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import suppress
 
+from link_kv.errors import LinkKVError
 from tests.faults.programs import Process
 from tests.faults.run import Outcome, Run
 from tests.faults.schedule import Faults
@@ -17,6 +19,8 @@ from tests.faults.workload import connect, rotated
 
 SIZE = 1000
 _WRITERS, _READERS = 2, 4
+_COMPACTED_EVERY = 5.0
+"""Seconds."""
 _BIG_READS = 20
 _FAULTS = 3
 """How many faults there must be."""
@@ -60,15 +64,24 @@ def _read(run: Run, outcome: Outcome, size: int, wanted: int) -> str:
     with connect(endpoints, PREFIX, timeout=30) as client:
         client[f"/{size}"] = dict.fromkeys(names(size), 0)
 
-    def compact() -> bool:
-        """Without it, thousands of trees would fill the database."""
+    def compact(kept: int = _KEPT) -> bool:
         with connect(endpoints, PREFIX, timeout=30) as client:
             revision = client.put("/compacted", time.time())
-        return run.cluster.members[0].does("/v3/kv/compaction", {"revision": max(1, revision - _KEPT)}, 60)
+        return run.cluster.members[0].does("/v3/kv/compaction", {"revision": max(1, revision - kept)}, 60)
+
+    over = threading.Event()
+
+    def keep_small() -> None:
+        """Thousands of trees would fill the database: as a fault alone it comes too rarely."""
+        while not over.wait(_COMPACTED_EVERY):
+            with suppress(LinkKVError):  # the next one will do
+                compact(3 * _KEPT)  # so that the fault has an effect
 
     faults = Faults(run.cluster, [], f"{run.seed} trees {size}", compact=compact, note=run.note, pause=(2, 4))
     began = time.monotonic()
     processes: list[Process] = []
+    compacting = threading.Thread(target=keep_small, daemon=True)
+    compacting.start()
 
     def start(kind: str, number: int) -> _Reading:
         there = ",".join(rotated(endpoints, number))
@@ -88,6 +101,8 @@ def _read(run: Run, outcome: Outcome, size: int, wanted: int) -> str:
         for each in (*writers, *readers):
             each.finish()
     finally:
+        over.set()
+        compacting.join()
         for process in processes:
             process.close()
     told = [json.loads(each.last) for each in (*writers, *readers)]
