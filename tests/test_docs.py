@@ -6,6 +6,7 @@ and how, is said in CONTRIBUTING.md.
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import logging
 import os
@@ -80,6 +81,14 @@ def save(example: Example) -> None:
     Path(name).write_text(text, encoding="utf-8")
 
 
+def close_what_is_open(document: Document) -> None:
+    """What a page that did not come to its end has not closed itself."""
+    for value in reversed(list(document.namespace.values())):
+        if not isinstance(value, type) and callable(close := getattr(value, "close", None)):
+            with contextlib.suppress(Exception):
+                close()
+
+
 EXAMPLES = Sybil(
     [
         SkipParser(),
@@ -103,9 +112,13 @@ def test_examples_of(
     clients: dict[Hashable, EtcdMiddleware] = {}
     monkeypatch.setattr(items, "_clients", clients)  # those that get() makes when it is given none
     monkeypatch.setattr(home, "_home", None)
+    document = EXAMPLES.parse(page)
     try:
-        for example in EXAMPLES.parse(page):
+        for example in document:
             example.evaluate()
+    except BaseException:
+        close_what_is_open(document)
+        raise
     finally:
         for client in clients.values():
             client.close()

@@ -500,10 +500,13 @@ def test_one_path_that_is_barred_does_not_keep_the_others_from_coming_back(
 
 
 def test_without_renewal_a_lost_session_stays_lost(etcd_client: EtcdMiddleware, endpoint: str) -> None:
+    before = threading.enumerate()
     session = Session(etcd_client, 6)
     session.put("/a", 1)
+    begun = [thread for thread in threading.enumerate() if thread not in before]
+    (keeper,) = [thread for thread in begun if thread.name == "link-kv-sessions"]
     lose(session, etcd_client, endpoint)
-    until(lambda: not any(thread.name == "link-kv-sessions" for thread in threading.enumerate()))
+    until(lambda: not keeper.is_alive())
     assert "/a" not in etcd_client
     session.close()
 

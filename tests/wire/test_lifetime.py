@@ -9,12 +9,14 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from link_kv import EtcdMiddleware, aio, local
+from link_kv._core.links.direct import Dialed
 from link_kv._core.wire.calls import WATCH, WireFailure, run
 from link_kv.errors import Closed, LinkKVError, OutcomeUnknown
 from tests.processes import until
@@ -197,6 +199,30 @@ def test_clients_of_asyncio_leave_nothing_behind(etcd: Any, times: int) -> None:
     assert resident() - before[2] < 5 * 2**20
 
 
+def test_what_has_ended_does_not_wait_for_the_garbage_collector(etcd: Any, connect: Connect) -> None:
+    client = connect(*etcd.endpoints)
+
+    def stream() -> weakref.ref[Any]:
+        each = watch(client)
+        each.cancel()
+        with pytest.raises(WireFailure):
+            run(each.receive())
+        return weakref.ref(each)
+
+    def dialed() -> weakref.ref[Any]:
+        each = Dialed("127.0.0.1:1", {}, iter(()), None)
+        with pytest.raises(WireFailure):
+            list(each)
+        return weakref.ref(each)
+
+    gc.disable()
+    try:
+        assert stream()() is None
+        assert dialed()() is None
+    finally:
+        gc.enable()
+
+
 # The end of the program
 
 
@@ -254,6 +280,35 @@ def test_clients_that_are_dropped(etcd: Any, etcd_prefix: str) -> None:
             del client, stream
             gc.collect()
         time.sleep(0.1)
+        """,
+    )
+
+
+def test_a_program_ends_though_threads_of_grpc_do_within_its_locks(etcd: Any, etcd_prefix: str) -> None:
+    """They stop wherever they are once the interpreter ends. Here another thread stands for them."""
+    program(
+        etcd.endpoints[0],
+        etcd_prefix,
+        """
+        from link_kv._core.links.direct import Dialed
+
+        client = EtcdMiddleware(endpoints=[ENDPOINT], prefix=PREFIX)
+        streams = [run(client._space.caller.open(WATCH))[1] for _ in range(2)]
+        run(streams[0].send(CREATE))
+        run(streams[0].receive())
+        streams[1].cancel()
+        dialed = Dialed('127.0.0.1:1', {}, iter(()), None)
+        circle = [client, streams, dialed]
+        circle.append(circle)
+
+        def end_within_locks():
+            for each in (*streams, dialed):
+                each._call._state.condition.acquire()
+
+        ended = threading.Thread(target=end_within_locks)
+        ended.start()
+        ended.join()
+        del client, streams, dialed, circle
         """,
     )
 

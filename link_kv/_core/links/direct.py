@@ -18,6 +18,7 @@ import grpc
 
 from link_kv._core.wire.failures import WireFailure
 from link_kv._core.wire.forks import GATE, members
+from link_kv._core.wire.kept import keep_at_the_end, keep_for_good
 from link_kv.errors import ConfigError, Unavailable
 
 log = logging.getLogger("link_kv.services")
@@ -191,8 +192,10 @@ class Dialed:
                     options = (*_DIALING, ("grpc.ssl_target_name_override", tls.host))
                 credentials = grpc.ssl_channel_credentials(tls.authority, tls.key, tls.certificate)
                 self._channel = grpc.secure_channel(address, credentials, options=options)
+            keep_at_the_end(self._channel)
             stub = self._channel.stream_stream(f"/{_SERVICE}/{_METHOD}")  # type: ignore[call-arg]
             self._call: Any = stub(messages, metadata=tuple(metadata.items()))
+            keep_at_the_end(self._call)
             self._ended = threading.Event()
             if not self._call.add_callback(self._ended.set):
                 self._ended.set()
@@ -204,6 +207,7 @@ class Dialed:
         try:
             yield from self._call
         except grpc.RpcError as error:
+            error.__traceback__ = None  # it is the call itself, and would hold what holds it
             if not self._closed:
                 raise WireFailure(error.code().value[0], error.details() or "") from None
         except ValueError:  # what gRPC says of a channel that another thread has closed
@@ -226,9 +230,6 @@ class Dialed:
 
 _DIALED: weakref.WeakSet[Dialed] = weakref.WeakSet()
 
-_INHERITED: list[Dialed] = []
-"""What a forked process has of its parent. gRPC must not take it down here: it is the parent's still."""
-
 
 class _Together:
     """All dialed connections, for the gate of forks."""
@@ -243,7 +244,7 @@ class _Together:
         """There are only streams."""
 
     def begin_anew(self) -> bool:
-        _INHERITED.extend(_DIALED)
+        keep_for_good(list(_DIALED))  # gRPC must not take down here what is the parent's still
         _DIALED.clear()
         return True
 

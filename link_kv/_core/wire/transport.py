@@ -7,7 +7,6 @@ the first call to an endpoint, again in a process that was forked, and again whe
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import functools
 import gc
 import logging
@@ -30,6 +29,7 @@ from link_kv._core.wire.config import Config, lookup_srv
 from link_kv._core.wire.failures import CANCELLED, UNAVAILABLE, WireFailure
 from link_kv._core.wire.forks import GATE as _GATE
 from link_kv._core.wire.forks import members
+from link_kv._core.wire.kept import keep_at_the_end, keep_for_good
 from link_kv._core.wire.options import LONGEST_TIMEOUT
 from link_kv.errors import Closed, ConfigError, Unavailable
 
@@ -60,9 +60,6 @@ _OPTIONS = (
     # Two clients of one process do not share a connection.
     ("grpc.use_local_subchannel_pool", 1),
 )
-
-_INHERITED: list[Any] = []
-"""What a forked process has of its parent. gRPC must not take it down here: it is the parent's still."""
 
 _LINGER = 1.0
 """Seconds in which gRPC reports the end of a stream that was cancelled."""
@@ -129,6 +126,7 @@ class _Channel:
 
     def __init__(self, channel: Any) -> None:
         self.grpc = channel
+        keep_at_the_end(channel)
         self.stubs: dict[Method, Any] = {}
 
     def stub(self, method: Method) -> Any:
@@ -174,8 +172,8 @@ class _Channels:
         self.turn = _Turn()
 
     def begin_anew(self) -> None:
-        """Leave to a parent process what is its own."""
-        _INHERITED.append((self._channels, list(self._open), self._lock))
+        """Leave to a parent process what is its own: gRPC must not take it down here."""
+        keep_for_good((self._channels, list(self._open), self._lock))
         self._begin()
 
     def of(self, endpoint: str) -> _Channel:
@@ -236,7 +234,7 @@ class _Channels:
         with self._lock:
             self._channels = {where: each for where, each in self._channels.items() if each is not channel}
             self._open.discard(channel)
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(channel.grpc))
+        keep_for_good(channel)
 
     def take(self) -> list[Any]:
         """Hand over the channels, to be closed."""
@@ -258,6 +256,7 @@ def _bounded(timeout: float | None) -> float | None:
 
 
 def _failure(error: Any) -> WireFailure:
+    error.__traceback__ = None  # a stream's call raises itself, and would hold the stream that holds it
     return WireFailure(error.code().value[0], error.details() or "")
 
 
@@ -293,6 +292,7 @@ class _BlockingStream:
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         requests = iter(self._requests.get, None)
         self._call = channel.stub(method)(requests, metadata=metadata, timeout=_bounded(timeout))
+        keep_at_the_end(self._call)
         self.ended = threading.Event()
         if not self._call.add_callback(self.ended.set):
             self.ended.set()
@@ -304,18 +304,22 @@ class _BlockingStream:
         try:
             return next(self._call)
         except grpc.RpcError as error:
-            failure = _failure(error)
+            self._send_no_more()
+            raise _failure(error) from None
         except StopIteration:
-            failure = _ended()
-        self._requests.put(None)  # lets gRPC's sending thread end
-        raise failure
+            self._send_no_more()
+            raise _ended() from None
 
     def cancel(self) -> None:
         self._call.cancel()
+        self._send_no_more()
+
+    def _send_no_more(self) -> None:
+        """Let gRPC's sending thread end."""
         self._requests.put(None)
 
     def __del__(self) -> None:
-        if hasattr(self, "_call"):
+        if hasattr(self, "_call") and not sys.is_finalizing():
             self.cancel()
 
 
