@@ -415,6 +415,7 @@ INTERRUPTED = """
 import sys
 import grpc._channel
 from link_kv import EtcdMiddleware
+from link_kv._core.links.direct import Dialed
 from link_kv._core.wire.calls import WATCH, run
 
 def interrupt(state):
@@ -424,6 +425,8 @@ client = EtcdMiddleware(endpoints=sys.argv[1])
 client.get('/a')
 follow, grpc._channel._run_channel_spin_thread = grpc._channel._run_channel_spin_thread, interrupt
 try:
+    if 'dial' in sys.argv:
+        Dialed(sys.argv[1], {}, iter(()), None)
     run(client._space.caller.open(WATCH))
 except KeyboardInterrupt:
     pass
@@ -435,7 +438,7 @@ print('ends')
 """
 
 
-@pytest.mark.parametrize("how", ["close", "leave"])
+@pytest.mark.parametrize("how", ["close", "leave", "dial"])
 def test_an_interrupt_while_a_stream_is_opened_keeps_no_program_from_ending(etcd: Any, how: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, etcd.endpoints[0], how],

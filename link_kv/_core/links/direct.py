@@ -194,7 +194,12 @@ class Dialed:
                 self._channel = grpc.secure_channel(address, credentials, options=options)
             keep_at_the_end(self._channel)
             stub = self._channel.stream_stream(f"/{_SERVICE}/{_METHOD}")  # type: ignore[call-arg]
-            self._call: Any = stub(messages, metadata=tuple(metadata.items()))
+            try:
+                self._call: Any = stub(messages, metadata=tuple(metadata.items()))
+            except (KeyboardInterrupt, SystemExit):
+                # gRPC may know of a stream then that no thread follows, and would wait for its end for ever.
+                keep_for_good(self._channel)
+                raise
             keep_at_the_end(self._call)
             self._ended = threading.Event()
             if not self._call.add_callback(self._ended.set):
