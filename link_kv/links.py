@@ -17,7 +17,6 @@ import os
 import secrets
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
@@ -30,6 +29,7 @@ from link_kv._core.links.following import Following
 from link_kv._core.links.identities import address_of, as_text, describe
 from link_kv._core.links.link import Link
 from link_kv._core.links.tether import Tether
+from link_kv._core.living import Living
 from link_kv._core.watching.watcher import Hub
 from link_kv._core.wire.calls import run
 from link_kv.errors import Closed, ConfigError, DeadlineExceeded, Unavailable
@@ -254,10 +254,11 @@ class Client:
                 raise
         with self._watching:
             if self._watcher is None:
-                self._watcher = threading.Thread(
+                watcher = threading.Thread(
                     target=self._watch, args=(hub_of(client),), name=f"link-kv-{self._name}", daemon=True
                 )
-                self._watcher.start()
+                watcher.start()
+                self._watcher = watcher
         return tether
 
     def _watch(self, hub: Hub) -> None:
@@ -392,12 +393,12 @@ class Client:
         self.disconnect()
 
 
-_connected: weakref.WeakSet[Client] = weakref.WeakSet()
+_connected: Living[Client] = Living()
 
 
 def _disconnect_all() -> None:
     """At the end of the interpreter: leave, rather than expire."""
-    for client in list(_connected):
+    for client in _connected:
         client.disconnect()
 
 

@@ -17,7 +17,6 @@ import secrets
 import socket
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
@@ -36,6 +35,7 @@ from link_kv._core.links.direct import Listener
 from link_kv._core.links.following import Following
 from link_kv._core.links.registry import ServiceRecord, State
 from link_kv._core.links.wire_server import Caller, Host, Request
+from link_kv._core.living import Living
 from link_kv._core.wire.calls import run
 from link_kv.errors import AccessDenied, Closed, ConfigError, Unavailable
 from link_kv.live import hub_of
@@ -322,12 +322,12 @@ class Service:
             return self.answer_request(request)
 
 
-_running: weakref.WeakSet[Service] = weakref.WeakSet()
+_running: Living[Service] = Living()
 
 
 def _stop_all() -> None:
     """At the end of the interpreter: leave the registry, rather than expire there."""
-    for service in list(_running):
+    for service in _running:
         service._end()
 
 

@@ -11,7 +11,6 @@ import os
 import socket
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +23,7 @@ from link_kv._core.items.finding import where
 from link_kv._core.items.store_state import StoreState, write_stamp
 from link_kv._core.items.writes import Stamp
 from link_kv._core.leasing.leases import LET_GO
+from link_kv._core.living import Living
 from link_kv._core.watching.consumer import Consumer
 from link_kv._core.watching.consumer import State as WatchState
 from link_kv._core.watching.replica import Batch
@@ -50,7 +50,7 @@ log = logging.getLogger("link_kv.items")
 
 T = TypeVar("T")
 
-_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+_sessions: Living[Session] = Living()
 
 
 class Store(Mapping[str, Item]):
@@ -222,8 +222,8 @@ class Store(Mapping[str, Item]):
             if self._session is None or not self._session.alive:
                 self._session = Session(self.client, _SESSION)
                 self.client._at_close.append(functools.partial(_end, self._session))
-                if not _sessions:
-                    atexit.register(_end_sessions)
+                atexit.unregister(_end_sessions)
+                atexit.register(_end_sessions)  # before what it needs is gone
                 _sessions.add(self._session)
             return self._session
 
@@ -382,7 +382,7 @@ def _writer(pid: int) -> str:
 
 def _end_sessions() -> None:
     """What does not persist goes with the program, rather than some seconds later."""
-    for session in list(_sessions):
+    for session in _sessions:
         _end(session)
 
 

@@ -64,14 +64,14 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-def refuse_thread(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Have the next thread of this name fail to start, as where a process has as many as it may have."""
+def refuse_thread(monkeypatch: pytest.MonkeyPatch, name: str, why: BaseException | None = None) -> None:
+    """Have the next thread of this name fail to start; by default as where no more are to be had."""
     start = threading.Thread.start
 
     def fails(thread: threading.Thread) -> None:
         if thread.name == name:
             monkeypatch.setattr(threading.Thread, "start", start)
-            raise RuntimeError("can't start new thread")
+            raise why or RuntimeError("can't start new thread")
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", fails)

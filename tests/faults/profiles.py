@@ -43,6 +43,8 @@ class Profile:
     """How many clients come and go, and as many watches."""
     services: int = 100
     """How many services are started and stopped."""
+    endings: int = 1
+    """How often a program ends in each of the ways."""
 
 
 SHORT = Profile("short", seconds=75, operations=40_000, faults=20, events=20_000)
@@ -66,6 +68,7 @@ LONG = Profile(
     fuzz=180,
     connects=10_000,
     services=1000,
+    endings=5,
 )
 
 PROFILES = {profile.name: profile for profile in (SHORT, LONG)}

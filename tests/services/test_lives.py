@@ -34,7 +34,7 @@ from link_kv.links import Client, LinkedClient, connect
 from link_kv.plan import Get
 from link_kv.services import Service, run_services
 
-from ..processes import until
+from ..processes import refuse_thread, until
 from ..wire.proxy import Proxy
 from .echo import Echo
 
@@ -536,6 +536,19 @@ assert link.echo() == [[], {}]
     assert set(found["services"]) == {"Echo"}
     assert [each["name"] for each in found["clients"].values()] == ["Client"]
     assert client.link("Echo").acquire_lock() == ["Client"]
+
+
+@pytest.mark.usefixtures("echo")
+def test_a_client_whose_thread_did_not_start_links_again_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    with connect() as client:
+        refuse_thread(monkeypatch, "link-kv-Client", KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            client.link("Echo")
+        with connect() as other:
+            refuse_thread(monkeypatch, "link-kv-Client")
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                other.link("Echo")
+        assert client.link("Echo").same(1) == 1
 
 
 def test_nothing_is_left_of_what_has_ended(serve: Any) -> None:

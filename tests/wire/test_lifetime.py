@@ -447,3 +447,65 @@ def test_an_interrupt_while_a_stream_is_opened_keeps_no_program_from_ending(etcd
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "ends\n"), done.stderr
+
+
+LEFT_LOCKED = """
+import gc, sys, threading
+from link_kv import EtcdMiddleware
+from link_kv._core.wire.calls import WATCH, run
+
+class Interrupted(threading.Condition):
+    def __enter__(self):
+        taken = super().__enter__()
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return taken
+
+client = EtcdMiddleware(endpoints=sys.argv[1])
+client.get('/a')
+stream = run(client._space.caller.open(WATCH))[1]
+(channel,) = client._space.caller.wire._channels._open
+if sys.argv[2] == 'stream':
+    condition = stream._call._state.condition
+else:
+    within = gc.get_referents(*gc.get_referents(channel.grpc._channel))
+    (condition,) = [each for each in within if isinstance(each, threading.Condition)]
+condition.__class__ = Interrupted
+try:
+    if sys.argv[2] == 'call':
+        client.get('/a')
+    elif sys.argv[2] == 'open':
+        run(client._space.caller.open(WATCH))
+    elif sys.argv[2] == 'stream':
+        stream.cancel()
+    else:
+        client.close()
+except KeyboardInterrupt:
+    print('interrupted', flush=True)
+condition.__class__ = threading.Condition
+
+def go_on():
+    if sys.argv[2] != 'close':
+        client.get('/a')
+        run(client._space.caller.open(WATCH))
+    stream.cancel()
+    assert stream.ended.wait(10)
+    client.close()
+    print('goes on', flush=True)
+
+going_on = threading.Thread(target=go_on, daemon=True)
+going_on.start()
+going_on.join(10)
+"""
+
+
+@pytest.mark.parametrize("where", ["call", "open", "stream", "close"])
+def test_an_interrupt_within_a_lock_of_grpc_keeps_no_other_thread(etcd: Any, where: str) -> None:
+    """It can come just when Python has taken the lock, before the block that releases it has begun."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_LOCKED, etcd.endpoints[0], where],
+        timeout=30,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\ngoes on\n"), done.stderr

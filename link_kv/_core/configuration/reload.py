@@ -14,7 +14,6 @@ import logging
 import os
 import threading
 import time
-import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +30,7 @@ from link_kv._core.configuration.reload_tree import (
     summary,
     tree_of,
 )
+from link_kv._core.living import Living
 from link_kv._core.watching.consumer import Consumer, State
 from link_kv._core.watching.replica import Batch
 from link_kv._core.wire.calls import run
@@ -192,8 +192,8 @@ class Following(ABC, Generic[T]):
         self._acknowledger = Acknowledger(self._hub._space, self._hub.dispatcher, open_lease, schema)
         self._at_close = at_close
         at_close.append(self.close)
-        if not _following:
-            atexit.register(_close_all)
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)  # before what it needs is gone
         _following.add(self)
         if trees is None:
             self._hub.dispatcher.schedule(self._join_later)
@@ -494,10 +494,10 @@ class Following(ABC, Generic[T]):
         return f"<{type(self).__name__} {paths} {self.state} at revision {self.revision}>"
 
 
-_following: weakref.WeakSet[Following[Any]] = weakref.WeakSet()
+_following: Living[Following[Any]] = Living()
 
 
 def _close_all() -> None:
     """What a process has in force is taken back when it ends, rather than some seconds later."""
-    for following in list(_following):
+    for following in _following:
         following.close()

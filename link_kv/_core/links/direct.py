@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import logging
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, NamedTuple, Protocol
 
 import grpc
 
+from link_kv._core.living import Living
 from link_kv._core.wire.failures import WireFailure
-from link_kv._core.wire.forks import GATE, members
-from link_kv._core.wire.kept import keep_at_the_end, keep_for_good
+from link_kv._core.wire.forks import GATE
+from link_kv._core.wire.upkeep import keep_at_the_end, keep_for_good, release_locks
 from link_kv.errors import ConfigError, Unavailable
 
 log = logging.getLogger("link_kv.services")
@@ -196,9 +196,10 @@ class Dialed:
             stub = self._channel.stream_stream(f"/{_SERVICE}/{_METHOD}")  # type: ignore[call-arg]
             try:
                 self._call: Any = stub(messages, metadata=tuple(metadata.items()))
-            except (KeyboardInterrupt, SystemExit):
+            except BaseException:  # an interrupt, say
                 # gRPC may know of a stream then that no thread follows, and would wait for its end for ever.
                 keep_for_good(self._channel)
+                release_locks(self._channel)
                 raise
             keep_at_the_end(self._call)
             self._ended = threading.Event()
@@ -222,8 +223,14 @@ class Dialed:
     def close(self) -> None:
         """End it, from any thread. May be called twice."""
         self._closed = True
-        self._call.cancel()
-        self._channel.close()
+        try:
+            self._call.cancel()
+            self._channel.close()
+        except BaseException:  # an interrupt, say
+            # To close again one that was interrupted in this would wait for ever.
+            keep_for_good(self._channel)
+            release_locks(self._channel, self._call)
+            raise
 
     def interrupt(self) -> None:
         """Break it off, as if the other side were gone."""
@@ -233,14 +240,14 @@ class Dialed:
         return self._ended.wait(seconds)
 
 
-_DIALED: weakref.WeakSet[Dialed] = weakref.WeakSet()
+_DIALED: Living[Dialed] = Living()
 
 
 class _Together:
     """All dialed connections, for the gate of forks."""
 
     def interrupt_streams(self) -> bool:
-        dialed = members(_DIALED)
+        dialed = list(_DIALED)
         for each in dialed:
             each.interrupt()
         return all(each.wait_ended(1.0) for each in dialed)

@@ -60,10 +60,9 @@ class Behind:
             if self._closed:
                 return
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name=f"link-kv-behind-{self._name}", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=f"link-kv-behind-{self._name}", daemon=True)
+                thread.start()
+                self._thread = thread
             if len(self._queue) >= _WAITING:
                 self._lose(*self._queue.popleft())
                 self.dropped += 1

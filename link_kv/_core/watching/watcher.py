@@ -15,10 +15,10 @@ import random
 import re
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from link_kv._core.living import Living
 from link_kv._core.watching.asker import EACH, Asker, read_past
 from link_kv._core.watching.catchup import CatchUp
 from link_kv._core.watching.consumer import Consumer
@@ -653,10 +653,10 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", text)[:3])
 
 
-_hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
+_hubs: Living[Hub] = Living()
 
 
 def _close_all() -> None:
     """End the streams before the interpreter takes their threads away."""
-    for hub in list(_hubs):
+    for hub in _hubs:
         hub.close()

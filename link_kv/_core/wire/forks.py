@@ -9,14 +9,12 @@ on as after any other break. Calls and streams of asyncio cannot be interrupted 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
-import weakref
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-T = TypeVar("T")
+from link_kv._core.living import Living
 
 log = logging.getLogger("link_kv.wire")
 
@@ -39,47 +37,48 @@ class Interruptible(Protocol):
         """Have no part in what the parent has, in a child; whether it is of use there."""
 
 
-def members(found: weakref.WeakSet[T]) -> list[T]:
-    """What is in a set that other threads add to."""
-    while True:
-        with contextlib.suppress(RuntimeError):  # it grew meanwhile
-            return list(found)
-
-
 class Gate:
     """Where threads enter gRPC and leave it. Closed while the process forks."""
 
     def __init__(self) -> None:
         self.unfit = ""
         """Why this process, a child, must not use gRPC."""
-        self.wires: weakref.WeakSet[Interruptible] = weakref.WeakSet()
-        self._left = threading.Condition(threading.Lock())
-        self._inside = 0
-        self._forks = 0
-        """How many threads are about to fork: each has closed the gate, and the last one opens it."""
+        self.wires: Living[Interruptible] = Living()
+        self._begin()
         self._calm = True
         os.register_at_fork(
             before=self._before, after_in_parent=self._after_in_parent, after_in_child=self._after_in_child
         )
 
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        """Taken by itself, not as that of `_left`: an interrupt can come just when a condition has taken its
+        lock, which would then stay taken.
+        """
+        self._left = threading.Condition(self._lock)
+        self._inside: set[int] = set()
+        """The threads that are inside. One that an interrupt kept from saying that it left does so later."""
+        self._forks = 0
+        """How many threads are about to fork: each has closed the gate, and the last one opens it."""
+
     def __enter__(self) -> None:
-        with self._left:
+        with self._lock:
             while self._forks:
                 self._left.wait()
-            self._inside += 1
+            self._inside.add(threading.get_ident())
 
     def __exit__(self, *error: object) -> None:
-        with self._left:
-            self._inside -= 1
+        with self._lock:
+            self._inside.discard(threading.get_ident())
             if self._forks:
                 self._left.notify_all()
 
     def _before(self) -> None:
-        with self._left:
+        with self._lock:
             if not self._forks:
                 self._calm = True
             self._forks += 1
-        wires = members(self.wires)
+        wires = list(self.wires)
         for wire in wires:
             wire.interrupt_streams()
         if not self._empty(_PATIENCE):
@@ -93,23 +92,22 @@ class Gate:
             log.warning("forking while calls to etcd are under way that cannot be interrupted: %s", _UNFIT)
 
     def _empty(self, seconds: float) -> bool:
-        with self._left:
-            return self._left.wait_for(lambda: self._inside == 0, seconds)
+        itself = {threading.get_ident()}
+        with self._lock:
+            return self._left.wait_for(lambda: self._inside <= itself, seconds)
 
     def _after_in_parent(self) -> None:
-        with self._left:
+        with self._lock:
             self._forks = max(0, self._forks - 1)  # an interrupt may have come before it was counted
             self._left.notify_all()
 
     def _after_in_child(self) -> None:
         # The threads that held or awaited the old lock are not here.
-        self._left = threading.Condition(threading.Lock())
-        self._inside = 0
-        self._forks = 0
+        self._begin()
         if not self._calm:
             self.unfit = f"this process was forked from one with calls under way: {_UNFIT}"
         # Now, while there is one thread: locks that the parent's threads held are never given back here.
-        inherited, self.wires = self.wires, weakref.WeakSet()
+        inherited, self.wires = self.wires, Living()
         for wire in inherited:
             if wire.begin_anew():
                 self.wires.add(wire)

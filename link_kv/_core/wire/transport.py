@@ -16,21 +16,20 @@ import ssl
 import sys
 import threading
 import time
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import grpc
 
+from link_kv._core.living import Living
 from link_kv._core.revived import messages
 from link_kv._core.wire.calls import Metadata, Method, Stream
 from link_kv._core.wire.config import Config, lookup_srv
 from link_kv._core.wire.failures import CANCELLED, UNAVAILABLE, WireFailure
 from link_kv._core.wire.forks import GATE as _GATE
-from link_kv._core.wire.forks import members
-from link_kv._core.wire.kept import keep_at_the_end, keep_for_good
 from link_kv._core.wire.options import LONGEST_TIMEOUT
+from link_kv._core.wire.upkeep import keep_at_the_end, keep_for_good, release_locks
 from link_kv.errors import Closed, ConfigError, Unavailable
 
 T = TypeVar("T")
@@ -167,7 +166,7 @@ class _Channels:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._channels: dict[str, _Channel] = {}
-        self._open: weakref.WeakSet[_Channel] = weakref.WeakSet()
+        self._open: Living[_Channel] = Living()
         """Those of `_channels`, and older ones that a call or a stream still uses."""
         self.turn = _Turn()
 
@@ -235,13 +234,26 @@ class _Channels:
             self._channels = {where: each for where, each in self._channels.items() if each is not channel}
             self._open.discard(channel)
         keep_for_good(channel)
+        release_locks(channel.grpc)
 
     def take(self) -> list[Any]:
         """Hand over the channels, to be closed."""
         with self._lock:
             channels = [channel.grpc for channel in self._open]
-            self._channels, self._open = {}, weakref.WeakSet()
+            self._channels, self._open = {}, Living()
             return channels
+
+    def close(self) -> None:
+        """Close the channels of a blocking wire."""
+        channels = self.take()
+        try:
+            for channel in channels:
+                channel.close()
+        except BaseException:  # an interrupt, say
+            keep_for_good(channels)  # to close again one that was interrupted in this would wait for ever
+            for channel in channels:
+                release_locks(channel)
+            raise
 
 
 def _lookup(config: Config) -> tuple[str, ...]:
@@ -309,9 +321,16 @@ class _BlockingStream:
         except StopIteration:
             self._send_no_more()
             raise _ended() from None
+        except BaseException:  # an interrupt, say
+            release_locks(self._channel.grpc, self._call)
+            raise
 
     def cancel(self) -> None:
-        self._call.cancel()
+        try:
+            self._call.cancel()
+        except BaseException:  # an interrupt, say
+            release_locks(self._channel.grpc, self._call)
+            raise
         self._send_no_more()
 
     def _send_no_more(self) -> None:
@@ -328,7 +347,7 @@ class BlockingWire(_Door):
 
     def __init__(self, config: Config) -> None:
         self._channels = _Channels(config, grpc)
-        self._streams: weakref.WeakSet[_BlockingStream] = weakref.WeakSet()
+        self._streams: Living[_BlockingStream] = Living()
         _GATE.wires.add(self)
 
     async def send(
@@ -357,6 +376,9 @@ class BlockingWire(_Door):
             if self._channels.closed:
                 return Closed("the client was closed")
             raise
+        except BaseException:  # an interrupt, say
+            release_locks(channel.grpc)
+            raise
         if answer is None:  # seen when another thread closes the channel
             return WireFailure(CANCELLED, "the call was broken off")
         return answer
@@ -369,7 +391,9 @@ class BlockingWire(_Door):
                 channel = self._channels.of(endpoint)
                 try:
                     stream = _BlockingStream(channel, method, metadata, timeout)
-                except (KeyboardInterrupt, SystemExit):
+                except ValueError:
+                    raise
+                except BaseException:  # an interrupt, say
                     self._channels.abandon(channel)
                     raise
                 self._streams.add(stream)
@@ -380,18 +404,17 @@ class BlockingWire(_Door):
             raise
 
     def interrupt_streams(self) -> bool:
-        streams = members(self._streams)
+        streams = list(self._streams)
         for stream in streams:
             stream.cancel()
         return all(stream.ended.wait(_LINGER) for stream in streams)
 
     def interrupt_calls(self) -> None:
-        for channel in self._channels.take():
-            channel.close()
+        self._channels.close()
 
     def begin_anew(self) -> bool:
         self._channels.begin_anew()
-        self._streams = weakref.WeakSet()
+        self._streams = Living()
         return True
 
     async def sleep(self, seconds: float) -> None:
@@ -408,8 +431,7 @@ class BlockingWire(_Door):
 
     async def close(self) -> None:
         self._channels.closed = True
-        for channel in self._channels.take():
-            channel.close()
+        self._channels.close()
 
 
 # asyncio
@@ -477,7 +499,7 @@ class AsyncWire(_Door):
         if loop is not self._loop:
             self._channels.forget()
             self._calls: set[Any] = set()
-            self._streams: weakref.WeakSet[_AsyncStream] = weakref.WeakSet()
+            self._streams: Living[_AsyncStream] = Living()
             self._turn = asyncio.Lock()
             self._loop = loop  # last: a fork in another thread looks at the others then
 
@@ -535,9 +557,7 @@ class AsyncWire(_Door):
 
     def interrupt_streams(self) -> bool:
         """With the last channel of asyncio goes its thread inside gRPC, unless a call holds one."""
-        if self._loop is not None and (
-            self._calls or any(stream.active for stream in members(self._streams))
-        ):
+        if self._loop is not None and (self._calls or any(stream.active for stream in self._streams)):
             return False
         if self._channels.forget():
             gc.collect()  # in grpcio 1.83 a channel is part of a cycle
