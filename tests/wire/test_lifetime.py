@@ -411,6 +411,14 @@ def test_one_client_in_loop_after_loop(etcd: Any, etcd_prefix: str) -> None:
     )
 
 
+def said_by(text: str, *given: str) -> str:
+    """What a program prints that ends in time, and well."""
+    command = [sys.executable, "-c", text, *given]
+    done = subprocess.run(command, timeout=30, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 INTERRUPTED = """
 import sys
 import grpc._channel
@@ -440,13 +448,7 @@ print('ends')
 
 @pytest.mark.parametrize("how", ["close", "leave", "dial"])
 def test_an_interrupt_while_a_stream_is_opened_keeps_no_program_from_ending(etcd: Any, how: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, etcd.endpoints[0], how],
-        timeout=30,
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stdout) == (0, "ends\n"), done.stderr
+    assert said_by(INTERRUPTED, etcd.endpoints[0], how) == "ends\n"
 
 
 LEFT_LOCKED = """
@@ -502,10 +504,4 @@ going_on.join(10)
 @pytest.mark.parametrize("where", ["call", "open", "stream", "close"])
 def test_an_interrupt_within_a_lock_of_grpc_keeps_no_other_thread(etcd: Any, where: str) -> None:
     """It can come just when Python has taken the lock, before the block that releases it has begun."""
-    done = subprocess.run(
-        [sys.executable, "-c", LEFT_LOCKED, etcd.endpoints[0], where],
-        timeout=30,
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stdout) == (0, "interrupted\ngoes on\n"), done.stderr
+    assert said_by(LEFT_LOCKED, etcd.endpoints[0], where) == "interrupted\ngoes on\n"

@@ -18,7 +18,7 @@ import grpc
 from link_kv._core.living import Living
 from link_kv._core.wire.failures import WireFailure
 from link_kv._core.wire.forks import GATE
-from link_kv._core.wire.upkeep import keep_at_the_end, keep_for_good, release_locks
+from link_kv._core.wire.upkeep import abandon, keep_at_the_end, keep_for_good
 from link_kv.errors import ConfigError, Unavailable
 
 log = logging.getLogger("link_kv.services")
@@ -197,9 +197,7 @@ class Dialed:
             try:
                 self._call: Any = stub(messages, metadata=tuple(metadata.items()))
             except BaseException:  # an interrupt, say
-                # gRPC may know of a stream then that no thread follows, and would wait for its end for ever.
-                keep_for_good(self._channel)
-                release_locks(self._channel)
+                abandon(self._channel)
                 raise
             keep_at_the_end(self._call)
             self._ended = threading.Event()
@@ -227,9 +225,7 @@ class Dialed:
             self._call.cancel()
             self._channel.close()
         except BaseException:  # an interrupt, say
-            # To close again one that was interrupted in this would wait for ever.
-            keep_for_good(self._channel)
-            release_locks(self._channel, self._call)
+            abandon(self._channel, self._call)
             raise
 
     def interrupt(self) -> None:

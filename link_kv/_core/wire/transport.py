@@ -29,7 +29,7 @@ from link_kv._core.wire.config import Config, lookup_srv
 from link_kv._core.wire.failures import CANCELLED, UNAVAILABLE, WireFailure
 from link_kv._core.wire.forks import GATE as _GATE
 from link_kv._core.wire.options import LONGEST_TIMEOUT
-from link_kv._core.wire.upkeep import keep_at_the_end, keep_for_good, release_locks
+from link_kv._core.wire.upkeep import abandon, keep_at_the_end, keep_for_good, release_locks
 from link_kv.errors import Closed, ConfigError, Unavailable
 
 T = TypeVar("T")
@@ -226,15 +226,11 @@ class _Channels:
             return known
 
     def abandon(self, channel: _Channel) -> None:
-        """Never close a channel, nor let it go: it was interrupted in the midst of opening a stream.
-
-        gRPC may know of a stream then that no thread follows, and would wait for its end for ever.
-        """
+        """Use a channel no more, and leave it as it is: opening a stream was interrupted."""
         with self._lock:
             self._channels = {where: each for where, each in self._channels.items() if each is not channel}
             self._open.discard(channel)
-        keep_for_good(channel)
-        release_locks(channel.grpc)
+        abandon(channel.grpc)
 
     def take(self) -> list[Any]:
         """Hand over the channels, to be closed."""
@@ -250,9 +246,8 @@ class _Channels:
             for channel in channels:
                 channel.close()
         except BaseException:  # an interrupt, say
-            keep_for_good(channels)  # to close again one that was interrupted in this would wait for ever
             for channel in channels:
-                release_locks(channel)
+                abandon(channel)
             raise
 
 

@@ -34,6 +34,16 @@ def keep_for_good(made: Any) -> None:
     _KEPT.append(made)
 
 
+def abandon(channel: Any, call: Any = None) -> None:
+    """Never close a channel, nor let it go: this thread was interrupted as it opened a stream, or closed it.
+
+    gRPC may know of a stream then that no thread follows, or of a closing that nobody ends, and would wait
+    for it for ever.
+    """
+    keep_for_good(channel)
+    release_locks(channel, call)
+
+
 @atexit.register
 def _keep_all() -> None:
     keep_for_good(list(_MADE))
